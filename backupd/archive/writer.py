@@ -1,0 +1,137 @@
+"""Turns a tar stream into stored frames, an index and a file list, on all processors and in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from backupd.archive.chunker import Chunker, ChunkerParameters, ReadInto
+from backupd.archive.codec import Codec
+from backupd.archive.filelist import FileListWriter
+from backupd.archive.index import ChunkRef, IndexWriter
+from backupd.archive.lines import Sink
+from backupd.archive.tarwalk import TarWalker
+
+
+class Location(NamedTuple):
+    """Where a chunk is stored already: number of the data object in the new index, offset and size in it."""
+
+    archive: int
+    offset: int
+    stored_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSummary:
+    """What one tar stream came to. Plain sizes are bytes of the tar stream, stored ones bytes in the data object."""
+
+    plain_size: int
+    new_plain_size: int
+    stored_size: int
+    chunk_count: int
+    member_count: int
+    archives_used: frozenset[int]
+    features: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSinks:
+    """Where the three objects of an archive go, as append-only byte sinks. `data` gets nothing if nothing is new."""
+
+    data: Sink
+    index: IndexWriter
+    files: FileListWriter
+
+
+class _Packed(NamedTuple):
+    digest: str
+    frame: bytes | memoryview | None
+
+
+class ArchiveWriter:
+    """Chunks, hashes and compresses one stream. Used once.
+
+    `known` says where chunks are that need not be stored again; with `known` None the archive is full: every chunk is
+    stored in stream order, repeated ones too, so that its data object is an ordinary compressed tar.
+
+    Memory: at most `window_size` plain bytes in flight, their frames, and the blocks of the Chunker that they are
+    slices of: about three times `window_size` at worst.
+    """
+
+    def __init__(
+        self,
+        *,
+        chunker: ChunkerParameters,
+        codec: Codec,
+        sinks: ArchiveSinks,
+        known: Mapping[str, Location] | None,
+        threads: int,
+    ) -> None:
+        self._chunker = Chunker(chunker)
+        self._window_size = (threads + 2) * chunker.maximum
+        self._codec = codec
+        self._sinks = sinks
+        self._full = known is None
+        self._known = known or {}
+        self._threads = threads
+        self._stored: dict[str, Location] = {}
+        self._used: set[int] = set()
+        self._plain_size = self._new_plain_size = self._stored_size = self._chunk_count = 0
+
+    def pack(self, readinto: ReadInto, advanced: Callable[[int], None]) -> ArchiveSummary:
+        """Read the stream to its end. `advanced` is told of plain bytes done. Errors of the sinks pass through."""
+        walker = TarWalker()
+        in_flight: deque[tuple[int, Future[_Packed]]] = deque()
+        waiting = 0
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="pack")
+        try:
+            for chunk in self._chunker.cut(readinto):
+                in_flight.append((len(chunk), pool.submit(self._pack_one, chunk)))
+                waiting += len(chunk)
+                for member in walker.feed(chunk):
+                    self._sinks.files.add(member)
+                while in_flight and (waiting > self._window_size or in_flight[0][1].done()):
+                    size, packed = in_flight.popleft()
+                    waiting -= size
+                    self._store(size, packed.result())
+                    advanced(size)
+            for size, packed in in_flight:
+                self._store(size, packed.result())
+                advanced(size)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        walker.finish()
+        return ArchiveSummary(
+            plain_size=self._plain_size,
+            new_plain_size=self._new_plain_size,
+            stored_size=self._stored_size,
+            chunk_count=self._chunk_count,
+            member_count=walker.members,
+            archives_used=frozenset(self._used),
+            features=frozenset(walker.features),
+        )
+
+    def _pack_one(self, chunk: memoryview) -> _Packed:
+        digest = blake3(chunk).hexdigest()
+        return _Packed(digest, None if digest in self._known else self._codec.compress(chunk))
+
+    def _store(self, size: int, packed: _Packed) -> None:
+        location = self._known.get(packed.digest) or self._stored.get(packed.digest)
+        if location is None:
+            frame = packed.frame
+            assert frame is not None  # _pack_one leaves out only what is known
+            location = Location(0, self._stored_size, len(frame))
+            self._sinks.data(frame)
+            if not self._full:
+                self._stored[packed.digest] = location
+            self._stored_size += len(frame)
+            self._new_plain_size += size
+        self._used.add(location.archive)
+        self._plain_size += size
+        self._chunk_count += 1
+        self._sinks.index.add(ChunkRef(packed.digest, size, location.archive, location.offset, location.stored_size))

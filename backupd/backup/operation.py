@@ -1,0 +1,136 @@
+"""Backup: one run of a plan becomes one snapshot, in every store of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backupd.archive import ChunkerParameters, codec_for
+from backupd.backup.archiving import ArchiveJob, Origin
+from backupd.backup.parent import find_parent
+from backupd.errors import BackupdError, LockedError, SourceError, StoreError, VolumeMissing
+from backupd.lock import volume_lock
+from backupd.model import Plan, Volume, VolumeSpec
+from backupd.ports import Store
+from backupd.replicate import catch_up, lagging
+from backupd.repository import Archive, Failure, Manifest, Reason, Repository
+from backupd.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """The snapshot that was taken, where it is, and which stores could not be brought up to date."""
+
+    manifest: Manifest
+    store: str
+    store_failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all volumes are in it and all stores have it."""
+        return self.manifest.complete and not self.store_failures
+
+
+def back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store]) -> BackupResult:
+    """Take a snapshot into the first store that can be written, and bring the other stores up to date from it.
+
+    A store that fails is passed over and named in the result; the next run catches it up. StoreError when none of them
+    took the snapshot, SourceError when no volume could be read.
+    """
+    repositories: list[Repository] = []
+    failures: dict[str, BackupdError] = {}
+    for store in stores:
+        try:
+            repositories.append(open_or_create(store, runtime))
+        except BackupdError as exc:
+            failures[store.name] = exc
+    owed = lagging(repositories, plan.name)
+    for primary in repositories:
+        try:
+            manifest = take_snapshot(plan, runtime, primary)
+        except StoreError as exc:
+            failures[primary.store.name] = exc
+            runtime.progress.note(f"store {primary.store.name} failed: {exc}")
+            continue
+        others = [other for other in repositories if other is not primary and other.store.name not in failures]
+        failures |= catch_up(owed, primary, manifest, others, runtime.progress)
+        return BackupResult(manifest, primary.store.name, {name: str(exc) for name, exc in failures.items()})
+    raise next(iter(failures.values()))
+
+
+def open_or_create(store: Store, runtime: Runtime) -> Repository:
+    """The store's repository; an empty store becomes one."""
+    return Repository.open_or_create(
+        store,
+        threads=runtime.threads,
+        now=runtime.clock.now(),
+        new_id=runtime.new_id,
+        chunker=ChunkerParameters(),
+    )
+
+
+def take_snapshot(plan: Plan, runtime: Runtime, repository: Repository, reason: Reason = "backup") -> Manifest:
+    """Archive every volume of the plan, then commit the manifest.
+
+    A volume that can't be read is a failure of the snapshot, and the others are kept. SourceError if none is left.
+    """
+    started = runtime.clock.now()
+    snapshot_id = runtime.new_id()
+    parents, _ = repository.snapshots()
+    snapshot = _Snapshot(snapshot_id, plan, runtime, repository, parents)
+    archives: list[Archive] = []
+    failures: list[Failure] = []
+    for spec in plan.volumes:
+        try:
+            volume = runtime.engine.find(spec)
+            with volume_lock(runtime.locks, volume):
+                archives.append(snapshot.archive(spec, volume))
+        except (SourceError, LockedError) as exc:
+            optional = spec.optional and isinstance(exc, VolumeMissing)
+            failures.append(Failure(volume=spec.name, error=str(exc), optional=optional))
+            runtime.progress.note(f"{spec.name}: {'left out' if optional else 'FAILED'}: {exc}")
+            if len(plan.volumes) == 1 and not optional:
+                raise
+    if not archives:
+        raise SourceError(
+            "no volume could be backed up: " + "; ".join(f"{failure.volume}: {failure.error}" for failure in failures)
+        )
+    manifest = Manifest(
+        id=snapshot_id,
+        time=started,
+        finished=runtime.clock.now(),
+        plan=plan.name,
+        reason=reason,
+        host=runtime.host,
+        program=runtime.program,
+        archives=archives,
+        failures=failures,
+    )
+    repository.commit(manifest)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """A snapshot being taken."""
+
+    id: str
+    plan: Plan
+    runtime: Runtime
+    repository: Repository
+    earlier: Sequence[Manifest]
+
+    def archive(self, spec: VolumeSpec, volume: Volume) -> Archive:
+        """Archive one volume, whose lock is held."""
+        runtime = self.runtime
+        started = runtime.clock.now()
+        parent = find_parent(self.repository, self.earlier, spec.name, self.plan.full_every, started, runtime.progress)
+        last = next((archive for manifest in self.earlier if (archive := manifest.archive(spec.name))), None)
+        runtime.progress.begin(spec.name, last.plain_size if last else None)
+        try:
+            origin = Origin(self.id, volume, runtime.engine.tool(), "live", started)
+            job = ArchiveJob(self.repository, codec_for(self.plan.compression), runtime.progress, runtime.clock)
+            with runtime.engine.tar_out(volume, spec.exclude) as stream:
+                return job.store(stream, origin, parent, last.plain_size if last else None)
+        finally:
+            runtime.progress.end()
