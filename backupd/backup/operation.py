@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from backupd.archive import ChunkerParameters, codec_for
@@ -69,10 +70,13 @@ def open_or_create(store: Store, runtime: Runtime) -> Repository:
     )
 
 
-def take_snapshot(plan: Plan, runtime: Runtime, repository: Repository, reason: Reason = "backup") -> Manifest:
+def take_snapshot(
+    plan: Plan, runtime: Runtime, repository: Repository, reason: Reason = "backup", *, locked: bool = False
+) -> Manifest:
     """Archive every volume of the plan, then commit the manifest.
 
-    A volume that can't be read is a failure of the snapshot, and the others are kept. SourceError if none is left.
+    A volume that can't be read is a failure of the snapshot, and the others are kept; SourceError if none is left.
+    `locked` says that the caller holds the volumes' locks.
     """
     started = runtime.clock.now()
     snapshot_id = runtime.new_id()
@@ -83,7 +87,7 @@ def take_snapshot(plan: Plan, runtime: Runtime, repository: Repository, reason: 
     for spec in plan.volumes:
         try:
             volume = runtime.engine.find(spec)
-            with volume_lock(runtime.locks, volume):
+            with nullcontext() if locked else volume_lock(runtime.locks, volume):
                 archives.append(snapshot.archive(spec, volume))
         except (SourceError, LockedError) as exc:
             optional = spec.optional and isinstance(exc, VolumeMissing)

@@ -159,13 +159,13 @@ class Repository:
         """The whole tar stream of an archive, every chunk checked; IntegrityError if it is not of the right length."""
         index = self.index(archive)
         size = 0
-        for chunk in self.reader(archive, index.archives).chunks(self._checked(index, archive)):
+        for chunk in self.reader(archive, index.archives).chunks(self.checked(index, archive)):
             size += len(chunk)
             yield chunk
         if size != archive.plain_size:
             raise IntegrityError(f"{self.store.name}: {archive.index.key} does not describe all of the stream")
 
-    def _checked(self, index: Index, archive: Archive) -> Iterator[ChunkRef]:
+    def checked(self, index: Index, archive: Archive) -> Iterator[ChunkRef]:
         """The index, as long as it keeps to the data objects and sizes of the manifest."""
         sizes = {ref.key: ref.size for ref in archive.needs}
         for ref in index:

@@ -1,0 +1,91 @@
+"""Puts a restored tree in the place of what a volume holds, so that the volume is wholly old or wholly new.
+
+All of it is renames inside the volume, done by `swap.sh` through the engine, whose first lines say how it works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from backupd.errors import SourceError
+from backupd.model import KIB, Volume
+from backupd.ports import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a volume looks like before a restore: whether it holds anything, room left, and interrupted restores."""
+
+    empty: bool
+    free_bytes: int
+    interrupted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One restore into one volume; `id` is the name of its staging directory.
+
+    Order of calls: prepare, extract into `staging`, ready, swap, then finish or undo. `undo` may be called in every
+    state and leaves the old data; `recover` finishes what `swap` began and undoes all else. Any call but `prepare` may
+    be repeated after a kill.
+    """
+
+    engine: Engine
+    volume: Volume
+    id: str
+
+    @property
+    def staging(self) -> str:
+        """Where the tree is extracted to, relative to the volume's root."""
+        return f".backupd-restore-{self.id}/tree"
+
+    def survey(self) -> Survey:
+        """Look, change nothing."""
+        answers = [line.split(" ", 1) for line in self._run("survey").splitlines()]
+        facts = dict(answers)
+        try:
+            free = int(facts["free"]) * KIB
+        except (KeyError, ValueError) as exc:
+            raise SourceError(f"cannot tell how much room {self.volume} has") from exc
+        return Survey(
+            empty=facts.get("entries") == "none",
+            free_bytes=free,
+            interrupted=tuple(value for key, value in answers if key == "left"),
+        )
+
+    def prepare(self) -> None:
+        """Make the staging directory."""
+        self._run("prepare")
+
+    def ready(self, paths: Sequence[str] = ()) -> None:
+        """The tree is extracted. With `paths`, only these are exchanged, and the rest of the volume stays."""
+        self._run("ready", *paths)
+
+    def swap(self) -> None:
+        """Exchange old and new."""
+        self._run("swap")
+
+    def undo(self) -> None:
+        """Put the old data back and drop the new."""
+        self._run("undo")
+
+    def finish(self, *, keep_old: bool) -> None:
+        """Drop the old data (or leave them in `.backupd-old-<id>`)."""
+        self._run("finish", *(["keep"] if keep_old else []))
+
+    def recover(self, *, keep_old: bool) -> Literal["old", "new"]:
+        """After a kill: finish or undo, whichever keeps the volume whole; says which data it holds now."""
+        answer = self._run("recover", *(["keep"] if keep_old else [])).strip()
+        return "new" if answer == "new" else "old"
+
+    def _run(self, verb: str, *arguments: str) -> str:
+        return self.engine.run_script(self.volume, _script(), [self.id, verb, *arguments])
+
+
+@cache
+def _script() -> str:
+    return resources.files(__package__).joinpath("swap.sh").read_text()

@@ -1,0 +1,220 @@
+# Puts a restored tree in the place of what a volume holds, by renames, so that it can be finished or undone after a kill
+# at any moment. Runs with the volume's root as working directory: sh -c "$script" sh ID VERB [ARGUMENT...]
+#
+#   .backupd-restore-ID/state    where the swap has got to, one word, replaced atomically
+#   .backupd-restore-ID/tree/    what was extracted
+#   .backupd-restore-ID/new-root, old-root
+#                                empty directories with the attributes that the root is to have, and had
+#   .backupd-restore-ID/units    for a restore of single paths: the paths to exchange, one a line
+#   .backupd-old-ID/             what was there before
+#
+#   extracting → ready → moving-old → moving-new → swapped → (gone)
+#                          undoing-old ← undoing-new ←┘
+#
+# In every state each entry is in one place, and the state says which of two meanings the entries of the root have.
+# Needs of the image, GNU or BusyBox: sh, tar, cat, chmod, chown, df, find, mkdir, mv, rm, stat, sync, touch.
+set -eu
+umask 077
+LC_ALL=C
+export LC_ALL
+
+id=$1
+verb=$2
+shift 2
+stage=.backupd-restore-$id
+old=.backupd-old-$id
+tree=$stage/tree
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+flush() {
+    sync -f . 2>/dev/null || sync
+}
+
+state() {
+    if [ -f "$stage/state" ]; then cat "$stage/state"; else echo none; fi
+}
+
+# The word is on disk, and so is everything that was done before it, when this returns.
+enter() {
+    flush
+    printf '%s\n' "$1" >"$stage/state.new"
+    flush
+    mv -f "$stage/state.new" "$stage/state"
+    flush
+}
+
+# Move every entry of directory $1 into directory $2; what was moved before a kill is simply not found any more.
+move_entries() {
+    find "$1" -mindepth 1 -maxdepth 1 ! -name '.backupd-restore-*' ! -name '.backupd-old-*' \
+        -exec sh -c 'to=$1; shift; exec mv -f -- "$@" "$to/"' sh "$2" {} +
+    left=$(find "$1" -mindepth 1 -maxdepth 1 ! -name '.backupd-restore-*' ! -name '.backupd-old-*' | head -n 1)
+    [ -z "$left" ] || fail "cannot move $left"
+}
+
+present() {
+    [ -e "$1" ] || [ -L "$1" ]
+}
+
+# Move the units that exist below $1 to the same place below $2.
+move_units() {
+    while IFS= read -r unit; do
+        if present "$1/$unit"; then
+            parent=$2/$unit
+            mkdir -p "${parent%/*}"
+            mv -f -- "$1/$unit" "$2/$unit"
+        fi
+    done <"$stage/units"
+}
+
+move() {
+    if [ -f "$stage/units" ]; then move_units "$1" "$2"; else move_entries "$1" "$2"; fi
+}
+
+# Owner, mode, times and, with GNU tar, ACLs and extended attributes of one directory, without what is in it. They are
+# kept on empty directories, since every move changes the times of the directories that it moves between.
+copy_attributes() {
+    [ -d "$1" ] || return 0
+    case $(tar --version 2>&1) in
+    *GNU*)
+        tar -C "$1" --format=posix --xattrs '--xattrs-include=*' --acls --numeric-owner --no-recursion -cf - . |
+            tar -C "$2" --xattrs '--xattrs-include=*' --acls --numeric-owner --same-owner -xpf -
+        ;;
+    *)
+        chown "$(stat -c %u:%g "$1")" "$2"
+        chmod "$(stat -c %a "$1")" "$2"
+        touch -r "$1" "$2"
+        ;;
+    esac
+}
+
+# The highest directory above $1 that the volume lacks goes with it. Links on the way would lead somewhere else.
+add_unit() {
+    unit=$1
+    parent=
+    rest=$1/
+    while [ -n "$rest" ]; do
+        part=${rest%%/*}
+        rest=${rest#*/}
+        here=${parent:+$parent/}$part
+        if [ -n "$rest" ] && [ -L "$here" ]; then fail "$here is a symbolic link in the volume, and $1 lies behind it"; fi
+        if ! present "$here"; then
+            unit=$here
+            break
+        fi
+        parent=$here
+    done
+    present "$tree/$unit" || fail "$1 was not extracted"
+    printf '%s\n' "$unit" >>"$stage/units.new"
+}
+
+swap() {
+    case $(state) in
+    ready)
+        mkdir -p "$stage/old-root"
+        copy_attributes . "$stage/old-root"
+        mkdir -p "$old"
+        enter moving-old
+        ;;
+    esac
+    if [ "$(state)" = moving-old ]; then
+        move . "$old"
+        enter moving-new
+    fi
+    if [ "$(state)" = moving-new ]; then
+        move "$tree" .
+        if ! [ -f "$stage/units" ]; then copy_attributes "$stage/new-root" .; fi
+        enter swapped
+    fi
+    [ "$(state)" = swapped ] || fail "cannot swap in state $(state)"
+}
+
+undo() {
+    case $(state) in
+    swapped | moving-new) enter undoing-new ;;
+    moving-old) enter undoing-old ;;
+    esac
+    if [ "$(state)" = undoing-new ]; then
+        move . "$tree"
+        enter undoing-old
+    fi
+    if [ "$(state)" = undoing-old ]; then
+        move "$old" .
+        copy_attributes "$stage/old-root" .
+    fi
+    forget "$old" "$stage"
+}
+
+# Remove directories of our own without touching the root's time of change. The state goes last: until then the removal
+# is simply repeated.
+forget() {
+    time=$(stat -c %y .)
+    seconds=$(stat -c %Y .)
+    for directory in "$@"; do
+        if [ -d "$directory" ]; then
+            find "$directory" -mindepth 1 -maxdepth 1 ! -name state -exec rm -rf -- {} +
+            rm -rf -- "$directory"
+        fi
+    done
+    touch -d "$time" . 2>/dev/null || touch -d "@$seconds" .
+    flush
+}
+
+case $verb in
+survey)
+    # entries: any or none; free: KiB that can be written; then the ids of interrupted restores
+    if [ -n "$(find . -mindepth 1 -maxdepth 1 ! -name '.backupd-*' ! -name lost+found | head -n 1)" ]; then
+        echo "entries any"
+    else
+        echo "entries none"
+    fi
+    df -Pk . | while read -r _ _ _ free _; do echo "free $free"; done | tail -n 1
+    find . -mindepth 1 -maxdepth 1 -type d -name '.backupd-restore-*' | while IFS= read -r left; do
+        echo "left ${left#./.backupd-restore-}"
+    done
+    ;;
+prepare)
+    [ "$(state)" = none ] || fail "a restore of this snapshot was interrupted here: run \`backupd recover\`"
+    time=$(stat -c %y .)
+    mkdir -p "$tree"
+    touch -d "$time" . 2>/dev/null || true
+    enter extracting
+    ;;
+ready)
+    [ "$(state)" = extracting ] || fail "nothing is being extracted (state $(state))"
+    rm -f "$stage/units.new"
+    for path in "$@"; do add_unit "$path"; done
+    if [ $# -gt 0 ]; then mv -f "$stage/units.new" "$stage/units"; fi
+    mkdir -p "$stage/new-root"
+    copy_attributes "$tree" "$stage/new-root"
+    enter ready
+    ;;
+swap) swap ;;
+undo) undo ;;
+finish)
+    [ "$(state)" = swapped ] || fail "nothing was swapped (state $(state))"
+    if [ "${1:-}" = keep ]; then forget "$stage"; else forget "$old" "$stage"; fi
+    ;;
+recover)
+    # $1: keep, if the old data are to stay. Prints what the volume holds now: old or new.
+    case $(state) in
+    none | extracting | ready)
+        forget "$stage"
+        echo old
+        ;;
+    undoing-*)
+        undo
+        echo old
+        ;;
+    *)
+        swap
+        if [ "${1:-}" = keep ]; then forget "$stage"; else forget "$old" "$stage"; fi
+        echo new
+        ;;
+    esac
+    ;;
+*) fail "unknown verb $verb" ;;
+esac

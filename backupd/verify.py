@@ -1,0 +1,101 @@
+"""Verify: whether a store still holds what its snapshots say, by looking or by reading all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from backupd.archive import ChunkRef, Member, TarWalker
+from backupd.errors import IntegrityError, ObjectNotFound
+from backupd.ports import Progress
+from backupd.repository import Archive, Manifest, ObjectRef, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What verification found of one archive: `problem` None is a clean bill. `read` is plain bytes checked."""
+
+    snapshot: str
+    volume: str
+    read: int = 0
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class Verifier:
+    """Checks archives of one repository, newest first; a chunk that several archives share is read once.
+
+    `fraction` of the chunks is read: 0 looks at sizes and reads indexes and file lists only, 1 reads everything and
+    follows the tar streams, what is between reads chunks drawn by `random`. Memory: some 150 bytes a chunk read.
+    """
+
+    repository: Repository
+    progress: Progress
+    fraction: float
+    random: Random
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _sizes: dict[str, int | None] = field(default_factory=dict)
+
+    def verify(self, manifests: Iterable[Manifest]) -> Iterator[Finding]:
+        """A finding for every archive. Damage is a finding; a store that can't be asked is an error."""
+        for manifest in manifests:
+            for archive in manifest.archives:
+                self.progress.begin(f"{manifest.short_id} {archive.volume}", archive.plain_size)
+                try:
+                    read = self._archive(archive)
+                except IntegrityError as exc:
+                    yield Finding(manifest.id, archive.volume, problem=str(exc))
+                else:
+                    yield Finding(manifest.id, archive.volume, read)
+                finally:
+                    self.progress.end()
+
+    def _archive(self, archive: Archive) -> int:
+        for ref in archive.objects:
+            self._check_size(ref)
+        index = self.repository.index(archive)
+        refs = list(self.repository.checked(index, archive))
+        if sum(ref.plain_size for ref in refs) != archive.plain_size or len(refs) != archive.chunks:
+            raise IntegrityError(f"{archive.index.key} does not describe all of the stream")
+        listed = sum(1 for _ in self.repository.files(archive))
+        if listed != archive.members:
+            raise IntegrityError(f"{archive.files.key} lists {listed} of {archive.members} members")
+        unread = [ref for ref in refs if (index.archives[ref.archive], ref.offset) not in self._seen]
+        if self.fraction >= 1 and len(unread) == len(refs):
+            return self._walk(archive, refs, index.archives)
+        chosen = [ref for ref in unread if self.fraction >= 1 or self.random.random() < self.fraction]
+        return sum(len(chunk) for chunk in self._read(archive, chosen, index.archives))
+
+    def _check_size(self, ref: ObjectRef) -> None:
+        if ref.key not in self._sizes:
+            try:
+                self._sizes[ref.key] = self.repository.store.stat(ref.key).size
+            except ObjectNotFound:
+                self._sizes[ref.key] = None
+        size = self._sizes[ref.key]
+        if size is None:
+            raise IntegrityError(f"{ref.key} is missing")
+        if size != ref.size:
+            raise IntegrityError(f"{ref.key} has {size} bytes instead of {ref.size}")
+
+    def _read(self, archive: Archive, refs: list[ChunkRef], keys: list[str]) -> Iterator[bytes | memoryview]:
+        for ref, chunk in zip(refs, self.repository.reader(archive, keys).chunks(refs), strict=True):
+            self._seen.add((keys[ref.archive], ref.offset))
+            self.progress.advance(len(chunk))
+            yield chunk
+
+    def _walk(self, archive: Archive, refs: list[ChunkRef], keys: list[str]) -> int:
+        """Read the whole stream and compare its members with the file list."""
+        walker = TarWalker()
+        listed = self.repository.files(archive)
+        for chunk in self._read(archive, refs, keys):
+            for member in walker.feed(memoryview(chunk)):
+                if _facts(member) != _facts(next(listed, None)):
+                    raise IntegrityError(f"{archive.files.key} does not list {member.path} as the stream has it")
+        walker.finish()
+        return archive.plain_size
+
+
+def _facts(member: Member | None) -> tuple[object, ...]:
+    return () if member is None else tuple(getattr(member, name) for name in Member.__struct_fields__)
