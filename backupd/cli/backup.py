@@ -1,0 +1,95 @@
+"""`backupd backup`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from backupd import recover
+from backupd.backup import BackupResult, back_up
+from backupd.cli import words
+from backupd.cli.options import Session, command
+from backupd.errors import PartialFailure, UsageError
+from backupd.runtime import Runtime
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "backup")
+    def backup(
+        session: Session,
+        plan: Annotated[str | None, typer.Argument(help="The plan to run, if there are several.")] = None,
+        volume: Annotated[
+            list[str] | None, typer.Option("--volume", metavar="V", help="Only this volume of the plan; repeatable.")
+        ] = None,
+    ) -> None:
+        """Take a snapshot now.
+
+        Exit code 0: all volumes are in it and all stores have it; 3: some are missing, and named; 1: there is none.
+        """
+        chosen = session.settings.plan(session.plan_name(plan))
+        if volume:
+            known = [spec.name for spec in chosen.volumes]
+            if strangers := [name for name in volume if name not in known]:
+                raise UsageError(
+                    f"plan {chosen.name} has no volume {', '.join(strangers)}", hint=f"it has: {', '.join(known)}"
+                )
+            chosen = replace(chosen, volumes=tuple(spec for spec in chosen.volumes if spec.name in volume))
+        runtime = session.runtime()
+        finish_interrupted(session, runtime)
+        result = back_up(chosen, runtime, session.stores(chosen.stores))
+        _show(session, result)
+        if not result.complete:
+            raise PartialFailure(_missing(result), hint="the next run tries again; `backupd show` has the details")
+
+
+def finish_interrupted(session: Session, runtime: Runtime) -> None:
+    """Bring volumes that a killed restore left in between to one side, before anything reads or writes them."""
+    for recovery in recover.recover(runtime):
+        session.output.warn(f"{recovery.subject}: {recovery.outcome}")
+
+
+def _show(session: Session, result: BackupResult) -> None:
+    manifest, output = result.manifest, session.output
+    output.document({"snapshot": manifest, "store": result.store, "store_failures": result.store_failures})
+    output.table(
+        ("VOLUME", "KIND", "DATA", "NEW", "STORED", "FILES", "TIME"),
+        [
+            (
+                archive.volume,
+                "full" if archive.full else "incremental",
+                words.size(archive.plain_size),
+                words.size(archive.new_size),
+                words.size(archive.stored_size),
+                f"{archive.members:,}",
+                words.duration(archive.finished - archive.started),
+            )
+            for archive in manifest.archives
+        ],
+        right=("DATA", "NEW", "STORED", "FILES", "TIME"),
+    )
+    for archive in manifest.archives:
+        warn_about(session, archive.volume, archive.warnings, archive.warning_count)
+    output.line(
+        f"snapshot {manifest.short_id} is in store {result.store}"
+        f" ({words.size(manifest.new_stored_size)} added, {words.duration(manifest.finished - manifest.time)})"
+    )
+
+
+def warn_about(session: Session, volume: str, warnings: list[str], count: int) -> None:
+    """Name what tar warned of, on standard error."""
+    for warning in warnings:
+        session.output.warn(f"{volume}: {warning}")
+    if count > len(warnings):
+        session.output.warn(f"{volume}: and {words.count(count - len(warnings), 'more warning')}")
+
+
+def _missing(result: BackupResult) -> str:
+    parts = [
+        f"volume {failure.volume}: {failure.error}" for failure in result.manifest.failures if not failure.optional
+    ]
+    parts += [f"store {name}: {error}" for name, error in result.store_failures.items()]
+    return f"snapshot {result.manifest.short_id} was taken in part: " + "; ".join(parts)

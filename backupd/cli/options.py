@@ -1,0 +1,167 @@
+"""Options that every command takes, before or after its own, and the session that they make."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from backupd.cli.output import Output
+from backupd.errors import BackupdError, UsageError
+from backupd.log import configure
+from backupd.ports import Engine, Store
+from backupd.repository import Manifest, Repository
+from backupd.runtime import Runtime
+from backupd.settings import Settings, load_settings
+from backupd.wiring import make_runtime, make_store, make_stores, secret_values
+
+_PANEL = "Everywhere"
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of a command: what was asked for everywhere, and the objects made from it when they are first needed."""
+
+    config: Path | None
+    store_name: str | None
+    output: Output
+    verbose: bool
+    _settings: Settings | None = None
+    _opened: list[Store | Engine] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration; ConfigError if it is wrong."""
+        if self._settings is None:
+            self._settings = load_settings(self.config)
+            level = "debug" if self.verbose else None
+            configure(self._settings.log, secret_values(self._settings), level=level)
+        return self._settings
+
+    def runtime(self, engine: Engine | None = None) -> Runtime:
+        """What operations need; with an engine of its own in place of the configured one, if given."""
+        runtime = make_runtime(self.settings, self.output.progress, engine)
+        self._opened.append(runtime.engine)
+        return runtime
+
+    def stores(self, names: tuple[str, ...]) -> list[Store]:
+        """Stores to write to: those of a plan, or the one that `--store` names."""
+        if self.store_name:
+            names = (self.store_name,)
+        stores = make_stores(self.settings, names)
+        self._opened += stores
+        return stores
+
+    def repository(self) -> Repository:
+        """The repository to read: that of `--store`, else the first store that answers.
+
+        A store that does not answer is passed over with a note: at 3 a.m. the one that does is what counts.
+        """
+        names = [self.store_name] if self.store_name else list(self.settings.stores)
+        failure: BackupdError | None = None
+        for name in names:
+            store = make_store(self.settings, name)
+            self._opened.append(store)
+            try:
+                repository = Repository.open(store, threads=self.settings.threads)
+            except BackupdError as exc:
+                failure = failure or exc
+                continue
+            if failure is not None:
+                self.output.warn(f"{failure}; reading from store {name}")
+            return repository
+        assert failure is not None  # the settings have at least one store
+        raise failure
+
+    def find(self, snapshot: str) -> tuple[Repository, Manifest]:
+        """A snapshot and a repository that holds it."""
+        repository = self.repository()
+        return repository, repository.resolve(snapshot)
+
+    def plan_name(self, name: str | None) -> str:
+        """The plan that was named, or the only one there is."""
+        if name is not None:
+            return name
+        plans = list(self.settings.plans)
+        if len(plans) > 1:
+            raise UsageError("there are several plans", hint=f"name one of them: {', '.join(plans)}")
+        return plans[0]
+
+    def close(self) -> None:
+        """Let go of engines and stores."""
+        for opened in self._opened:
+            opened.close()
+
+
+@contextmanager
+def _session(config: Path | None, store: str | None, *, json: bool, verbose: bool) -> Iterator[Session]:
+    session = Session(config, store, Output(json=json), verbose)
+    try:
+        yield session
+    finally:
+        session.output.close()
+        session.close()
+
+
+_EVERYWHERE: dict[str, tuple[Any, Any]] = {
+    "config": (
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                envvar="BACKUPD_CONFIG",
+                metavar="PATH",
+                help="The configuration file (default: config/backupd.yaml, then /etc/backupd/backupd.yaml).",
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        None,
+    ),
+    "store": (
+        Annotated[
+            str | None,
+            typer.Option("--store", metavar="NAME", help="Use this store only.", rich_help_panel=_PANEL),
+        ],
+        None,
+    ),
+    "json": (
+        Annotated[
+            bool,
+            typer.Option("--json", help="One JSON document on stdout, and nothing else.", rich_help_panel=_PANEL),
+        ],
+        False,
+    ),
+    "verbose": (
+        Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.", rich_help_panel=_PANEL)],
+        False,
+    ),
+}
+
+
+def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(session, …)` as a command that takes the options of everywhere besides its own."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*, config: Path | None, store: str | None, json: bool, verbose: bool, **arguments: Any) -> None:
+            with _session(config, store, json=json, verbose=verbose) as session:
+                function(session, **arguments)
+
+        own = inspect.signature(function, eval_str=True)
+        parameters = list(own.parameters.values())[1:]
+        parameters += [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in _EVERYWHERE.items()
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, **settings)(run)
+        return function
+
+    return register

@@ -1,0 +1,59 @@
+"""What a command prints: tables and lines for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backupd.cli.progress import QuietProgress, make_progress
+from backupd.ports import Progress
+
+
+class Output:
+    """Standard output is for results, standard error for everything else."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.progress: Progress = QuietProgress() if json else make_progress(self._err)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.json
+
+    def document(self, document: Any) -> None:
+        """The one JSON document, if that is what was asked for."""
+        if self.json:
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """A line of the result, for people."""
+        if not self.json:
+            self._out.print(Text(text, style=style))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+        """A table, for people; columns in `right` are flush right."""
+        if self.json:
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        for column in columns:
+            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._out.print(table, soft_wrap=not self._out.is_terminal, crop=self._out.is_terminal)
+
+    def warn(self, text: str) -> None:
+        """A line on standard error."""
+        self._err.print(Text(f"warning: {text}", style="yellow"))
+
+    def close(self) -> None:
+        """End what is still being drawn."""
+        self.progress.end()

@@ -1,0 +1,24 @@
+"""`backupd recover`."""
+
+from __future__ import annotations
+
+import typer
+
+from backupd import recover
+from backupd.cli.options import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "recover")
+    def recover_(session: Session) -> None:
+        """Finish or undo what a killed backupd left half-done. Safe to run at any time."""
+        runtime = session.runtime()
+        specs = [session.settings.volume_spec(name) for name in session.settings.volumes]
+        done = recover.recover(runtime, specs)
+        session.output.document({"recovered": done})
+        for recovery in done:
+            session.output.line(f"{recovery.subject}: {recovery.outcome}")
+        if not done:
+            session.output.line("nothing was left half-done")

@@ -1,0 +1,132 @@
+"""Settings into objects: the only place where adapters are chosen."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from backupd import __version__
+from backupd.engine import DockerEngine, DockerOptions, MountedEngine
+from backupd.errors import ConfigError, SourceError, UsageError
+from backupd.ports import Engine, Progress, Store
+from backupd.runtime import Runtime
+from backupd.settings import LocalStoreSettings, S3StoreSettings, Settings
+from backupd.stores import LocalStore, S3Options
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The current time in UTC."""
+        return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A snapshot id: 16 random hex digits, so that a million snapshots collide with a chance of 1 in 37 million."""
+    return secrets.token_hex(8)
+
+
+def make_runtime(settings: Settings, progress: Progress, engine: Engine | None = None) -> Runtime:
+    """The collaborators of an operation; `engine` replaces the configured one. SourceError if state can't be kept."""
+    state = Path(settings.state_dir)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SourceError(
+            f"cannot make the state directory {state}: {exc.strerror}", hint="set state_dir to one that can be written"
+        ) from exc
+    if not os.access(state, os.W_OK | os.X_OK):
+        raise SourceError(f"cannot write the state directory {state}", hint="run as the user who owns it")
+    return Runtime(
+        engine=engine or make_engine(settings),
+        progress=progress,
+        clock=SystemClock(),
+        new_id=new_id,
+        threads=settings.threads,
+        host=socket.gethostname(),
+        program=f"backupd {__version__}",
+        state=state,
+    )
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The configured engine. Nothing is contacted yet."""
+    if settings.engine == "mounted":
+        return MountedEngine()
+    docker = settings.docker
+    return DockerEngine(
+        DockerOptions(
+            pipe_directory=Path(docker.pipe_dir or settings.state_dir / "pipes"),
+            host=docker.host,
+            project=settings.project,
+            helper_image=docker.helper_image,
+            transport=docker.transport,
+            memory_limit_bytes=docker.memory_limit,
+            pids_limit=docker.pids_limit,
+        )
+    )
+
+
+def make_stores(settings: Settings, names: Sequence[str]) -> list[Store]:
+    """The stores of those names, in that order. Nothing is contacted yet."""
+    return [make_store(settings, name) for name in names]
+
+
+def make_store(settings: Settings, name: str) -> Store:
+    """One store; UsageError for a name that is not configured."""
+    store = settings.stores.get(name)
+    match store:
+        case None:
+            raise UsageError(f"there is no store {name!r}", hint=f"configured are: {', '.join(settings.stores)}")
+        case LocalStoreSettings():
+            return LocalStore(name, Path(store.path))
+        case S3StoreSettings():
+            from backupd.stores.s3 import S3Store  # noqa: PLC0415  (boto3 takes half a second and 40 MiB)
+
+            return S3Store(name, _s3_options(store))
+    raise ConfigError(f"store {name!r} is of an unknown type")  # pragma: no cover - the settings know only these two
+
+
+def _s3_options(store: S3StoreSettings) -> S3Options:
+    return S3Options(
+        bucket=store.bucket,
+        prefix=store.prefix,
+        endpoint_url=store.endpoint_url,
+        region=store.region,
+        addressing_style=store.addressing_style,
+        access_key_id=_revealed(store.access_key_id),
+        secret_access_key=_revealed(store.secret_access_key),
+        session_token=_revealed(store.session_token),
+        profile=store.profile,
+        storage_class=store.storage_class,
+        sse=store.sse,
+        sse_kms_key_id=store.sse_kms_key_id,
+        ca_bundle=str(store.ca_bundle) if store.ca_bundle else None,
+        checksum=store.checksum,
+        connect_timeout_seconds=store.connect_timeout.total_seconds(),
+        read_timeout_seconds=store.read_timeout.total_seconds(),
+        max_attempts=store.max_attempts,
+        part_size_bytes=store.part_size,
+        upload_threads=store.upload_threads,
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def secret_values(settings: Settings) -> list[str]:
+    """Every secret of the configuration, for the log to leave out."""
+    return [
+        value.get_secret_value()
+        for store in settings.stores.values()
+        for field in type(store).model_fields
+        if isinstance(value := getattr(store, field), SecretStr)
+    ]
