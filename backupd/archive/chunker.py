@@ -48,26 +48,24 @@ class Chunker:
     def cut(self, readinto: ReadInto) -> Iterator[memoryview]:
         """The chunks of a stream, in order. `readinto` fills a buffer at least in part and returns 0 at the end.
 
-        A cut depends on the `maximum` bytes from the chunk's start only, so it is made when as many are in the
-        block or the stream has ended: how the stream arrives in pieces makes no difference.
+        A cut depends on the `maximum` bytes from the chunk's start only, so it is made as soon as these are there or
+        the stream has ended: how the stream arrives in pieces makes no difference. Nothing beyond them is waited for, so
+        that who writes the stream and who takes the chunks work at the same time.
         """
-        rest = memoryview(b"")
+        block = memoryview(bytearray(self._block_size))
+        start = filled = 0
         ended = False
-        while not ended:
-            block = memoryview(bytearray(self._block_size))
-            filled = len(rest)
-            block[:filled] = rest
-            while filled < self._block_size:
+        while not ended or start < filled:
+            if self._block_size - start < self._maximum:
+                rest = block[start:filled]
+                block = memoryview(bytearray(self._block_size))
+                start, filled = 0, len(rest)
+                block[:filled] = rest
+            while not ended and filled - start < self._maximum:
                 count = readinto(block[filled:])
-                if not count:
-                    ended = True
-                    break
                 filled += count
-            keep = 0 if ended else self._maximum
-            start = 0
-            for chunk in self._cutter.cut_buf(block[:filled]):
-                if filled - start < keep:
-                    break
-                yield block[start : start + chunk.length]
-                start += chunk.length
-            rest = block[start:filled]
+                ended = not count
+            if start < filled:
+                length = next(self._cutter.cut_buf(block[start : min(filled, start + self._maximum)])).length
+                yield block[start : start + length]
+                start += length

@@ -9,13 +9,12 @@ Zstandard-compressed JSON lines. Fields that are zero or empty are left out. A p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from backupd.archive.lines import LineWriter, Sink, read_lines
-from backupd.archive.tarwalk import Member
+from backupd.archive.member import Member, decoded
 from backupd.errors import IntegrityError
 
 
@@ -24,7 +23,7 @@ class _Header(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-class _RawMember(Member, frozen=True, kw_only=True, omit_defaults=True):
+class _RawMember(Member, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A member as stored when a name of it is not UTF-8."""
 
     path: str = ""
@@ -37,20 +36,33 @@ class FileListWriter:
 
     def __init__(self, sink: Sink) -> None:
         self._lines = LineWriter(sink)
-        self._encode = msgspec.json.Encoder().encode
-        self._lines.write(self._encode(_Header()))
+        self._encoder = msgspec.json.Encoder()
+        self._lines.write(self._encoder.encode(_Header()))
 
     def add(self, member: Member) -> None:
         """The next member of the stream."""
+        self.extend([member])
+
+    def extend(self, members: list[Member]) -> None:
+        """The next members of the stream."""
         try:
-            line = self._encode(member)
+            lines = self._encoder.encode_lines(members)
         except UnicodeEncodeError:
-            line = self._encode(_raw(member))
-        self._lines.write(line)
+            lines = self._encoder.encode_lines([_encodable(member) for member in members])
+        self._lines.write_lines(lines)
 
     def close(self) -> None:
         """End the object."""
         self._lines.close()
+
+
+def _encodable(member: Member) -> Member:
+    try:
+        member.path.encode()
+        member.link.encode()
+    except UnicodeEncodeError:
+        return _raw(member)
+    return member
 
 
 def _raw(member: Member) -> _RawMember:
@@ -59,29 +71,30 @@ def _raw(member: Member) -> _RawMember:
         try:
             fields[name].encode()
         except UnicodeEncodeError:
-            fields[f"{name}_bytes"] = os.fsencode(fields.pop(name))
+            fields[f"{name}_bytes"] = fields.pop(name).encode("utf-8", "surrogateescape")
     return _RawMember(**fields)
 
 
 def read_file_list(pieces: Iterable[bytes], name: str) -> Iterator[Member]:
     """The members of a stored file list; IntegrityError names the object if it is not one."""
     lines = read_lines(pieces, name)
-    decode = msgspec.json.Decoder(_RawMember).decode
+    decode = msgspec.json.Decoder(Member).decode
+    decode_raw = msgspec.json.Decoder(_RawMember).decode
     try:
         header = msgspec.json.decode(next(lines, b""), type=_Header)
         if header != _Header():
             raise IntegrityError(f"{name} is not a file list of format 1")
         for line in lines:
-            raw = decode(line)
-            yield raw if raw.path_bytes is None and raw.link_bytes is None else _decoded(raw)
-    except msgspec.DecodeError as exc:
+            # Within a name, the quotation mark would have a backslash before it.
+            yield _decoded(decode_raw(line)) if b'_bytes"' in line else decode(line)
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise IntegrityError(f"{name} is not a file list: {exc}") from exc
 
 
 def _decoded(raw: _RawMember) -> Member:
     fields = {field: getattr(raw, field) for field in Member.__struct_fields__}
     if raw.path_bytes is not None:
-        fields["path"] = os.fsdecode(raw.path_bytes)
+        fields["path"] = decoded(raw.path_bytes)
     if raw.link_bytes is not None:
-        fields["link"] = os.fsdecode(raw.link_bytes)
+        fields["link"] = decoded(raw.link_bytes)
     return Member(**fields)

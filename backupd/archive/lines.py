@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 import zstandard
 
 from backupd.errors import IntegrityError
-from backupd.model import MIB
+from backupd.model import KIB, MIB
 
 Sink = Callable[[bytes | memoryview], object]
 
 # A window that every zstd program accepts by default (RFC 8878, section 3.1.1.1.2, recommends 8 MiB at least).
 _MAXIMUM_WINDOW = 8 * MIB
-_BATCH = 64 * 1024
+_BATCH = 64 * KIB
+
+# So much is decompressed at once. Four bytes of zstd can stand for 128 KiB (RFC 8878, section 3.1.1.2), so one step
+# comes to 16 MiB at worst.
+_STEP = 512
+_LONGEST_LINE = 64 * MIB
 
 
 class LineWriter:
@@ -28,6 +33,14 @@ class LineWriter:
         """Append one line, given without its line break."""
         self._batch += line
         self._batch += b"\n"
+        self._flush_if_large()
+
+    def write_lines(self, lines: bytes) -> None:
+        """Append several lines at once, each with its line break."""
+        self._batch += lines
+        self._flush_if_large()
+
+    def _flush_if_large(self) -> None:
         if len(self._batch) >= _BATCH:
             self._flush()
 
@@ -43,17 +56,38 @@ class LineWriter:
 
 
 def read_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
-    """The lines of a compressed object given in pieces; IntegrityError names the object if it is not whole."""
+    """The lines of a compressed object given in pieces; IntegrityError names the object if it is not whole.
+
+    Memory: the longest line, at most 64 MiB, and 24 MiB, whatever the object claims to hold.
+    """
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAXIMUM_WINDOW).decompressobj()
-    rest = b""
+    unfinished: list[bytes] = []
+    length = 0
     try:
         for piece in pieces:
-            # Small steps: a line of zeros compresses 10,000-fold, and memory has to stay bounded.
-            for start in range(0, len(piece), _BATCH):
-                lines = (rest + decompressor.decompress(piece[start : start + _BATCH])).split(b"\n")
-                rest = lines.pop()
-                yield from lines
+            for start in range(0, len(piece), _STEP):
+                plain = decompressor.decompress(piece[start : start + _STEP])
+                for part in _parts(plain):
+                    first, *lines = part.split(b"\n")
+                    unfinished.append(first)
+                    length += len(first)
+                    if length > _LONGEST_LINE:
+                        raise IntegrityError(f"{name} has a line that is longer than any real one")
+                    if lines:
+                        yield b"".join(unfinished)
+                        unfinished = [lines.pop()]
+                        length = len(unfinished[0])
+                        yield from lines
     except zstandard.ZstdError as exc:
         raise IntegrityError(f"{name} is damaged: {exc}") from exc
-    if not decompressor.eof or decompressor.unused_data or rest:
+    if not decompressor.eof or decompressor.unused_data or length:
         raise IntegrityError(f"{name} is cut short or has something behind its end")
+
+
+def _parts(plain: bytes) -> Iterator[bytes]:
+    """`plain` in parts that are small enough to be split into lines at once, were they all empty."""
+    if len(plain) <= _BATCH:
+        yield plain
+        return
+    for start in range(0, len(plain), _BATCH):
+        yield plain[start : start + _BATCH]

@@ -1,57 +1,82 @@
-"""Single tar headers: the numbers, names and checksums of the 512-byte block.
+"""Single tar headers: the numbers, names and checksums of the 512-byte block, and the records of pax headers.
 
-POSIX.1-2017 `pax`, section "ustar Interchange Format", and the GNU tar manual, "Basic Tar Format", whose field offsets
-these are.
+POSIX.1-2017 `pax`, sections "ustar Interchange Format" and "pax Extended Header", and the GNU tar manual, "Basic Tar
+Format", whose field offsets these are. Stricter than Python's `int`: no signs, underscores or prefixes.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from zlib import adler32
+
 from backupd.errors import IntegrityError
 
 BLOCK = 512
+END_MARK = bytes(BLOCK)
 
-# Type flags that are not members of their own but describe the next one.
-PAX = b"x"
+# Type flags that are not members of their own but describe the next one. Solaris' tar writes X for x.
+PAX = frozenset((b"x", b"X"))
 PAX_GLOBAL = b"g"
 GNU_LONG_NAME = b"L"
 GNU_LONG_LINK = b"K"
+EXTENSIONS = PAX | {PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK}
 GNU_SPARSE = b"S"
-EXTENSIONS = frozenset((PAX, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK))
+GNU_VOLUME_LABEL = b"V"
+GNU_CONTINUATION = b"M"
 
-# What has no content behind its header, whatever its size field says (links: POSIX lets writers fill it in).
-_WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+# What has no content behind its header, whatever its size field or a pax record says (POSIX lets writers fill it in).
+WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 
-KINDS = {
-    b"0": "file",
-    b"\0": "file",
-    b"7": "file",
-    b"S": "file",
-    b"1": "hardlink",
-    b"2": "symlink",
-    b"3": "char",
-    b"4": "block",
-    b"5": "dir",
-    b"6": "fifo",
-}
+# Any other flag is a file: POSIX wants unknown types treated so. D is GNU's directory with a list of its names.
+KINDS = {b"1": "hardlink", b"2": "symlink", b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo", b"D": "dir"}
+
+LARGEST = 2**63 - 1
+ADLER_MODULUS = 65521
+_TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 
 
 def number(field: bytes) -> int:
     """An octal field, or GNU's base-256 form, signed, marked by the top bit of its first byte."""
-    try:
-        return int(field[:-1], 8) if field[-1] in b"\0 " else _odd_number(field)
-    except ValueError:
-        return _odd_number(field)
-
-
-def _odd_number(field: bytes) -> int:
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.split(b"\0", 1)[0].strip()
-    try:
-        return int(digits, 8) if digits else 0
-    except ValueError as exc:
-        raise IntegrityError("a tar header holds a field that is not a number") from exc
+    digits = field.split(b"\0", 1)[0].strip(b" ")
+    if not digits:
+        return 0
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:
+        raise IntegrityError("a tar header holds a field that is not a number")
+    return int(digits, 8)
+
+
+def natural(field: bytes) -> int:
+    """A number that can be neither negative nor larger than 63 bits: a size, an owner, a device."""
+    value = number(field)
+    if not 0 <= value <= LARGEST:
+        raise IntegrityError("a tar header holds an impossible number")
+    return value
+
+
+def decimal(value: bytes) -> int:
+    """A natural number of a pax record."""
+    if len(value) > 20 or not value.isdigit() or int(value) > LARGEST:
+        raise IntegrityError("a pax header holds a value that is not a number")
+    return int(value)
+
+
+def nanoseconds(value: bytes) -> int:
+    """A pax time, `[-]seconds[.fraction]`, exactly; what is finer than a nanosecond is cut towards the past."""
+    time = _TIME.fullmatch(value)
+    if time is None:
+        raise IntegrityError("a pax header holds a time that is none")
+    fraction = time[3] or b""
+    nanoseconds = int(time[2]) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    return clamped(-nanoseconds - bool(fraction[9:].strip(b"0")) if time[1] else nanoseconds)
+
+
+def clamped(time: int) -> int:
+    """The nearest time that fits into 64 bits: the years 1677 to 2262. Some file systems know others."""
+    return max(-LARGEST - 1, min(time, LARGEST))
 
 
 def text(field: bytes) -> bytes:
@@ -59,20 +84,28 @@ def text(field: bytes) -> bytes:
     return field.split(b"\0", 1)[0]
 
 
+def byte_sum(data: bytes) -> int:
+    """The sum of the bytes, modulo 65521: the lower half of Adler-32 (RFC 1950), many times as fast as `sum`."""
+    return (adler32(data) & 0xFFFF) - 1
+
+
 def check(header: bytes) -> None:
     """IntegrityError unless the header's checksum is right: the sum of its bytes, its own field taken as blanks."""
-    expected = number(header[148:156])
-    unsigned = sum(header) - sum(header[148:156]) + 8 * 32
-    if unsigned == expected:
+    field = header[148:156]
+    missing = number(field) - (byte_sum(header) - byte_sum(field) + 8 * 32)
+    if missing % ADLER_MODULUS == 0:
         return
     # Some old writers summed signed bytes (GNU tar manual, "Basic Tar Format").
-    if unsigned - 256 * sum(byte > 127 for byte in header[:148] + header[156:]) != expected:
+    if (missing + 256 * sum(byte > 127 for byte in header[:148] + header[156:])) % ADLER_MODULUS:
         raise IntegrityError("not a tar stream, or a damaged one: a header's checksum is wrong")
 
 
-def content_size(header: bytes) -> int:
-    """How many bytes of content follow the header, without padding."""
-    return 0 if header[156:157] in _WITHOUT_CONTENT else number(header[124:136])
+def name(header: bytes) -> bytes:
+    """The name that the header itself gives its member."""
+    short = text(header[:100])
+    if header[345] and header[257:263] == b"ustar\0":
+        return text(header[345:500]) + b"/" + short
+    return short
 
 
 def padded(size: int) -> int:
@@ -80,20 +113,15 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def pax_records(data: bytes) -> dict[bytes, bytes]:
+def pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The records `"%d %s=%s\\n"` of an extended header; the number is the length of the whole record."""
-    records: dict[bytes, bytes] = {}
     start = 0
-    end = len(data)
-    while start < end:
-        blank = data.find(b" ", start, start + 21)
-        try:
-            stop = start + int(data[start:blank])
-        except ValueError as exc:
-            raise IntegrityError("a pax header holds a record without a length") from exc
-        keyword, equals, value = data[blank + 1 : stop - 1].partition(b"=")
-        if blank < 0 or stop > end or not equals or data[stop - 1] != 0x0A:
+    while start < len(data):
+        blank = data.find(b" ", start, start + 10)
+        length = data[start:blank]
+        stop = start + int(length) if blank > 0 and length.isdigit() else 0
+        equals = data.find(b"=", blank, stop)
+        if not blank + 1 < equals < stop <= len(data) or data[stop - 1] != 0x0A:
             raise IntegrityError("a pax header holds a malformed record")
-        records[keyword] = value
+        yield data[blank + 1 : equals], data[equals + 1 : stop - 1]
         start = stop
-    return records

@@ -93,8 +93,8 @@ class ArchiveWriter:
             for chunk in self._chunker.cut(readinto):
                 in_flight.append((len(chunk), pool.submit(self._pack_one, chunk)))
                 waiting += len(chunk)
-                for member in walker.feed(chunk):
-                    self._sinks.files.add(member)
+                if members := walker.feed(chunk):
+                    self._sinks.files.extend(members)
                 while in_flight and (waiting > self._window_size or in_flight[0][1].done()):
                     size, packed = in_flight.popleft()
                     waiting -= size

@@ -52,7 +52,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     # Typer knows no option whose value may be left out: `--read-data` alone means all of it.
     try:
-        app(args=["--read-data=100" if argument == "--read-data" else argument for argument in sys.argv[1:]])
+        app(
+            prog_name="backupd",
+            args=["--read-data=100" if argument == "--read-data" else argument for argument in sys.argv[1:]],
+        )
     except BackupdError as exc:
         _complain(exc)
         sys.exit(exc.exit_code)

@@ -40,15 +40,19 @@ class Output:
             self._out.print(Text(text, style=style))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-        """A table, for people; columns in `right` are flush right."""
+        """A table, for people; columns in `right` are flush right. In a pipe, a line is a row."""
         if self.json:
             return
-        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        if not self._out.is_terminal:
+            for line in _aligned([columns, *rows], [column in right for column in columns]):
+                self._out.print(Text(line))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        self._out.print(table, soft_wrap=not self._out.is_terminal, crop=self._out.is_terminal)
+        self._out.print(table, soft_wrap=False)
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
@@ -57,3 +61,14 @@ class Output:
     def close(self) -> None:
         """End what is still being drawn."""
         self.progress.end()
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
+    return [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    ]

@@ -180,6 +180,7 @@ prepare)
     [ "$(state)" = none ] || fail "a restore of this snapshot was interrupted here: run \`backupd recover\`"
     time=$(stat -c %y .)
     mkdir -p "$tree"
+    chmod ug-s "$stage" "$tree" # a setgid root would hand its bit down to everything that is extracted
     touch -d "$time" . 2>/dev/null || true
     enter extracting
     ;;

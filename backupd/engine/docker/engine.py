@@ -1,0 +1,175 @@
+"""The Docker engine: volumes and directories of a Docker host, read and written by short-lived helper containers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from docker.types import Mount
+
+from backupd.engine.docker.consumers import find_consumers
+from backupd.engine.docker.helper import DATA, PIPES, READING, WRITING, Helper, HelperSpec
+from backupd.engine.docker.jobs import AttachInput, AttachOutput, PipeInput, PipeOutput
+from backupd.engine.docker.leftovers import remove_helpers
+from backupd.engine.docker.options import DockerOptions
+from backupd.engine.docker.scripts import IN_BY_ATTACH, IN_BY_PIPE, OUT_BY_ATTACH, OUT_BY_PIPE
+from backupd.engine.docker.surroundings import Said, Surroundings
+from backupd.engine.docker.volumes import create_volume, find_volume, inspect_volume
+from backupd.engine.docker.workspace import PIPE_NAME
+from backupd.engine.tarcommand import create_command, extract_command, refuse_outside
+from backupd.engine.verdict import Complaints
+from backupd.errors import SourceError, VolumeMissing
+from backupd.model import Consumer, Tool, Volume, VolumeSpec
+
+PIPE = f"{PIPES}/{PIPE_NAME}"
+
+
+class DockerEngine:
+    """Connects when it is first needed. Thread-safe; the jobs that it hands out are not."""
+
+    name = "docker"
+
+    def __init__(self, options: DockerOptions) -> None:
+        self._surroundings = Surroundings(options)
+        self.options = options
+
+    def find(self, spec: VolumeSpec) -> Volume:
+        """See Engine."""
+        if spec.volume is not None:
+            return find_volume(self._surroundings.api, spec.name, spec.volume, self.options.project)
+        volume = Volume(name=spec.name, kind="bind", source=str(spec.path))
+        if self.inspect(volume) is None:
+            raise VolumeMissing(
+                f"volume {spec.name!r}: the Docker host has no directory {spec.path}",
+                hint="`path:` is a path on the Docker host, not in backupd's container",
+            )
+        return volume
+
+    def inspect(self, volume: Volume) -> Volume | None:
+        """See Engine."""
+        if volume.kind == "volume":
+            return inspect_volume(self._surroundings.api, volume.name, volume.source)
+        try:
+            said = self._run(["sh", "-c", f"[ -d {DATA} ]"], (_data_mount(volume, read_only=True),))
+        except VolumeMissing:
+            return None
+        return volume if said.exit_code == 0 else None
+
+    def create(self, volume: Volume) -> None:
+        """See Engine."""
+        if volume.kind == "volume":
+            create_volume(self._surroundings.api, volume)
+        elif self.inspect(volume) is None:  # the old way of naming a bind mount creates its source
+            spec = HelperSpec(
+                self._surroundings.image(),
+                ["sh", "-c", f"[ -d {DATA} ]"],
+                binds={volume.source: DATA},
+                labels=self._surroundings.labels(),
+            )
+            if self._surroundings.run(spec).exit_code != 0:
+                raise SourceError(f"cannot create {volume}: it exists and is not a directory")
+
+    def consumers(self, volume: Volume) -> Sequence[Consumer]:
+        """See Engine."""
+        own = self._surroundings.own
+        return find_consumers(self._surroundings.api, volume, own["Id"] if own else None)
+
+    def tool(self) -> Tool:
+        """See Engine."""
+        return self._surroundings.tar().tool
+
+    def tar_out(self, volume: Volume, exclude: Sequence[str] = ()) -> PipeOutput | AttachOutput:
+        """See Engine."""
+        tar = create_command(self._surroundings.tar(), DATA, exclude)
+        what, nonce, job = f"reading {volume}", uuid.uuid4().hex, uuid.uuid4().hex
+        complaints = Complaints(self.tool().flavour, "out")
+        mounts = (_data_mount(self._existing(volume), read_only=True),)
+        if not self._surroundings.pipes_work():
+            helper = self._helper(job, ["sh", "-c", OUT_BY_ATTACH, "sh", nonce, *tar], mounts, READING)
+            return AttachOutput(what, nonce, helper, complaints)
+        helper = self._helper(job, ["sh", "-c", OUT_BY_PIPE, "sh", nonce, PIPE, *tar], mounts, READING, pipe=True)
+        return PipeOutput(what, nonce, helper, complaints, self._surroundings.workspace.pipe(job))
+
+    def tar_in(self, volume: Volume, subdirectory: str = "") -> PipeInput | AttachInput:
+        """See Engine."""
+        refuse_outside(subdirectory)
+        flavour = self.tool().flavour
+        target = f"{DATA}/{subdirectory}".rstrip("/")
+        tar = extract_command(flavour, target)
+        what, nonce, job = f"writing {volume}", uuid.uuid4().hex, uuid.uuid4().hex
+        complaints = Complaints(flavour, "in")
+        mounts = (_data_mount(self._existing(volume), read_only=False),)
+        if not self._surroundings.pipes_work():
+            command = ["sh", "-c", IN_BY_ATTACH, "sh", nonce, target, *tar]
+            return AttachInput(what, nonce, self._helper(job, command, mounts, WRITING, stdin=True), complaints)
+        command = ["sh", "-c", IN_BY_PIPE, "sh", nonce, target, PIPE, *tar]
+        helper = self._helper(job, command, mounts, WRITING, pipe=True)
+        return PipeInput(what, nonce, helper, complaints, self._surroundings.workspace.pipe(job))
+
+    def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
+        """See Engine."""
+        mount = _data_mount(self._existing(volume), read_only=False)
+        said = self._run(["sh", "-c", script, "sh", *arguments], (mount,), WRITING)
+        if said.exit_code != 0:
+            reason = "it ran out of memory" if said.out_of_memory else said.last_line or f"exit code {said.exit_code}"
+            raise SourceError(f"script on {volume}: {reason}")
+        return said.stdout.decode(errors="surrogateescape")
+
+    def remove_leftovers(self) -> Sequence[str]:
+        """See Engine."""
+        workspace = self._surroundings.workspace
+        return [
+            *remove_helpers(self._surroundings.api, workspace, datetime.now(UTC)),
+            *workspace.remove_leftovers(),
+        ]
+
+    def close(self) -> None:
+        """See Engine."""
+        self._surroundings.close()
+
+    def _existing(self, volume: Volume) -> Volume:
+        """Mounting a Docker volume that does not exist would create it. A directory's absence is an error by itself."""
+        if volume.kind == "volume" and self.inspect(volume) is None:
+            raise VolumeMissing(f"there is no Docker volume {volume.source}")
+        return volume
+
+    def _helper(
+        self,
+        job: str,
+        command: Sequence[str],
+        mounts: tuple[Mount, ...],
+        capabilities: Sequence[str],
+        *,
+        pipe: bool = False,
+        stdin: bool = False,
+    ) -> Helper:
+        pipe_mount = self._surroundings.pipe_mount(job) if pipe else None
+        spec = HelperSpec(
+            image=self._surroundings.image(),
+            command=command,
+            mounts=(*mounts, pipe_mount) if pipe_mount is not None else mounts,
+            capabilities=capabilities,
+            reads_stdin=stdin,
+            labels=self._surroundings.labels(),
+            job=job,
+        )
+        return Helper(self._surroundings.api, self.options, spec)
+
+    def _run(self, command: Sequence[str], mounts: tuple[Mount, ...], capabilities: Sequence[str] = ()) -> Said:
+        surroundings = self._surroundings
+        spec = HelperSpec(
+            surroundings.image(), command, mounts, capabilities=capabilities, labels=surroundings.labels()
+        )
+        return surroundings.run(spec)
+
+
+def _data_mount(volume: Volume, *, read_only: bool) -> Mount:
+    if volume.kind == "directory":
+        raise SourceError(
+            f"{volume} is a directory of the machine where it was backed up by the mounted engine",
+            hint="set `engine: mounted`, or restore into a Docker volume with --into",
+        )
+    if volume.kind == "volume":  # no_copy: an empty volume must not be filled from the image's /data
+        return Mount(target=DATA, source=volume.source, type="volume", read_only=read_only, no_copy=True)
+    return Mount(target=DATA, source=volume.source, type="bind", read_only=read_only)

@@ -1,0 +1,154 @@
+"""Volumes that are directories of this machine: no Docker involved."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from backupd.engine.localjob import LocalInput, LocalOutput
+from backupd.engine.tarcommand import (
+    ENVIRONMENT,
+    PROBE,
+    LocalTar,
+    create_command,
+    extract_command,
+    refuse_outside,
+    tar_from_words,
+)
+from backupd.engine.verdict import Complaints
+from backupd.errors import SourceError, VolumeMissing
+from backupd.model import Consumer, Tool, Volume, VolumeSpec
+
+SUBDIRECTORY_MODE = 0o700
+
+
+class MountedEngine:
+    """Runs the local `tar` on directories, with the rights of this process."""
+
+    name = "mounted"
+
+    def __init__(self) -> None:
+        self._tar: LocalTar | None = None
+
+    def find(self, spec: VolumeSpec) -> Volume:
+        """See Engine."""
+        if spec.path is None:
+            raise SourceError(
+                f"volume {spec.name!r} names the Docker volume {spec.volume!r}, and the mounted engine knows no Docker",
+                hint="mount it into this container and give the directory as `path:`, or set `engine: docker`",
+            )
+        path = Path(spec.path)
+        if not path.is_absolute():
+            raise SourceError(f"volume {spec.name!r}: {spec.path} is not an absolute path")
+        volume = self.inspect(Volume(name=spec.name, kind="directory", source=str(path)))
+        if volume is None:
+            raise VolumeMissing(f"volume {spec.name!r}: there is no directory {spec.path}", hint="is it mounted here?")
+        return volume
+
+    def inspect(self, volume: Volume) -> Volume | None:
+        """See Engine."""
+        self._refuse_other_kinds(volume)
+        return volume if Path(volume.source).is_dir() else None
+
+    def create(self, volume: Volume) -> None:
+        """See Engine."""
+        self._refuse_other_kinds(volume)
+        try:
+            Path(volume.source).mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SourceError(f"cannot create {volume}: {exc.strerror}") from exc
+
+    def consumers(self, volume: Volume) -> Sequence[Consumer]:
+        """See Engine: without Docker nobody knows."""
+        self._refuse_other_kinds(volume)
+        return ()
+
+    def tool(self) -> Tool:
+        """See Engine."""
+        return self._local_tar().tool
+
+    def _local_tar(self) -> LocalTar:
+        if self._tar is None:
+            self._tar = _probe()
+        return self._tar
+
+    def tar_out(self, volume: Volume, exclude: Sequence[str] = ()) -> LocalOutput:
+        """See Engine."""
+        tar = self._local_tar()
+        command = create_command(tar, self._directory(volume), exclude)
+        return LocalOutput(f"reading {volume}", command, Complaints(tar.tool.flavour, "out"))
+
+    def tar_in(self, volume: Volume, subdirectory: str = "") -> LocalInput:
+        """See Engine."""
+        flavour = self.tool().flavour
+        target = _subdirectory(Path(self._directory(volume)), subdirectory)
+        command = extract_command(flavour, str(target), as_root=os.geteuid() == 0)
+        return LocalInput(f"writing {volume}", command, Complaints(flavour, "in"))
+
+    def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
+        """See Engine."""
+        process = subprocess.Popen(
+            ["sh", "-c", script, "sh", *arguments],
+            cwd=self._directory(volume),
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+        with process:
+            try:
+                stdout, stderr = process.communicate()
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                raise
+        if process.returncode != 0:
+            said = stderr.decode(errors="backslashreplace").strip().splitlines()
+            reason = said[-1] if said else f"exit code {process.returncode}"
+            raise SourceError(f"script on {volume}: {reason}")
+        return stdout.decode(errors="surrogateescape")
+
+    def remove_leftovers(self) -> Sequence[str]:
+        """See Engine: a tar whose backupd is gone ends at its next read or write."""
+        return ()
+
+    def close(self) -> None:
+        """See Engine."""
+
+    def _directory(self, volume: Volume) -> str:
+        if self.inspect(volume) is None:
+            raise VolumeMissing(f"there is no {volume}")
+        return volume.source
+
+    @staticmethod
+    def _refuse_other_kinds(volume: Volume) -> None:
+        if volume.kind != "directory":
+            raise SourceError(
+                f"{volume} is Docker's, and the mounted engine knows no Docker",
+                hint="set `engine: docker`, or restore into a directory with --to-dir",
+            )
+
+
+def _subdirectory(root: Path, name: str) -> Path:
+    """Create it if need be; SourceError if a link in the volume leads out of it."""
+    refuse_outside(name)
+    target = root / name
+    try:
+        if name:
+            target.mkdir(mode=SUBDIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SourceError(f"cannot create {target}: {exc.strerror}") from exc
+    if target.resolve() != root.resolve() / name:
+        raise SourceError(f"{target} is reached through a symbolic link, which could lead out of the volume")
+    return target
+
+
+def _probe() -> LocalTar:
+    said = subprocess.run(
+        ["sh", "-c", PROBE], capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT
+    )
+    return tar_from_words(said.stdout)

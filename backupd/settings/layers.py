@@ -1,0 +1,115 @@
+"""Layers of the configuration: plain trees, each with where its values come from, merged by pydantic-settings.
+
+Mappings are merged key by key, everything else is replaced. A null takes the key away again: its default holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from backupd.settings.errors import Key
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A tree of values. `source` is the file they come from; `sources` says so key by key for the environment."""
+
+    tree: Tree
+    source: str
+    sources: Mapping[Key, str] | None = None
+
+
+class LayerSource(PydanticBaseSettingsSource):
+    """Hands one layer to pydantic-settings."""
+
+    def __init__(self, settings_cls: type[BaseSettings], layer: Layer) -> None:
+        super().__init__(settings_cls)
+        self._layer = layer
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """One value of the top level, as it stands."""
+        del field
+        return self._layer.tree.get(field_name), field_name, False
+
+    def __call__(self) -> Tree:
+        """The whole tree, unknown keys included: the model reports them."""
+        return self._layer.tree
+
+
+def walk(tree: object, key: Key = ()) -> Iterator[tuple[Key, object]]:
+    """Every key of a tree with its value, parents before their children."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield (*key, name), value
+            yield from walk(value, (*key, name))
+
+
+def merged(layers: Sequence[Layer]) -> Tree:
+    """What the layers say together, nulls left out: as pydantic-settings merges them, for use before it does."""
+    tree: Tree = {}
+    for layer in layers:
+        tree = _over(tree, layer.tree)
+    return tree
+
+
+def _over(below: Tree, above: Tree) -> Tree:
+    tree = dict(below)
+    for name, value in above.items():
+        if value is None:
+            tree.pop(name, None)
+        elif isinstance(value, dict):
+            inner = tree.get(name)
+            tree[name] = _over(inner if isinstance(inner, dict) else {}, value)
+        else:
+            tree[name] = value
+    return tree
+
+
+def without_nulls(value: Any) -> Any:
+    """A tree without the keys that are null."""
+    if isinstance(value, dict):
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    return value
+
+
+class Origins:
+    """Which layer a key comes from: the last one that sets it or, for a mapping, the last file that adds to it."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._sources: dict[Key, str] = {}
+        self._fallback = next((layer.source for layer in layers if layer.sources is None), "environment")
+        for layer in layers:
+            for key, value in walk(layer.tree):
+                if layer.sources is None:
+                    self._sources[key] = layer.source
+                elif key in layer.sources or not isinstance(value, dict):
+                    self._sources[key] = self._of_variable(layer.sources, key)
+                else:
+                    self._sources.setdefault(key, self._of_variable(layer.sources, key))
+
+    def of(self, key: Key) -> str | None:
+        """The source of exactly that key, None if no layer has it."""
+        return self._sources.get(key)
+
+    def nearest(self, key: Key) -> str:
+        """The source of that key or, if no layer has it, of the mapping that should."""
+        while key:
+            if key in self._sources:
+                return self._sources[key]
+            key = key[:-1]
+        return self._fallback
+
+    @staticmethod
+    def _of_variable(sources: Mapping[Key, str], key: Key) -> str:
+        """The variable that sets `key`, a mapping around it, or the first thing in it."""
+        for length in range(len(key), 0, -1):
+            if key[:length] in sources:
+                return sources[key[:length]]
+        return next(source for inner, source in sources.items() if inner[: len(key)] == key)

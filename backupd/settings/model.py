@@ -1,0 +1,227 @@
+"""The settings as typed objects. Their keys, types and defaults are described in docs/CONFIGURATION.md.
+
+`title` is what a message calls the value when it is missing. Rules between keys are in `rules`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from backupd.errors import UsageError
+from backupd.model import MIB, Compression, FullEvery, Plan, VolumeSpec
+from backupd.settings import rules
+from backupd.settings.cron import Schedule
+from backupd.settings.errors import SettingsError
+from backupd.settings.layers import LayerSource, without_nulls
+from backupd.settings.messages import explain
+from backupd.settings.stores import Section, StoreSettings
+from backupd.settings.types import (
+    AnyPath,
+    Duration,
+    FullEveryValue,
+    LogFormat,
+    LogLevel,
+    Name,
+    PathMark,
+    PlanName,
+    Size,
+    Text,
+    Timezone,
+    WholeNumber,
+    refusing,
+)
+from backupd.settings.words import did_you_mean
+
+_CONSISTENCY = ("auto", "live")
+_PLANNED_CONSISTENCY = frozenset({"pause", "stop", "postgres", "redis", "sqlite"})
+_MOST_THREADS = 64
+
+T = TypeVar("T")
+
+Count = Annotated[WholeNumber, Field(ge=1, le=1_000_000)]
+
+
+def _cpus() -> int:
+    return min(len(os.sched_getaffinity(0)) or 1, _MOST_THREADS)
+
+
+def _project(name: str) -> str:
+    if not name[:1].isalnum() or name != name.lower() or not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("expected the name of a Compose project: lower-case letters, digits, `_` and `-`")
+    return name
+
+
+def _exclude(pattern: str) -> str:
+    if pattern.removeprefix("./").strip("/") in {"", ".", ".."} or "\0" in pattern:
+        raise ValueError(f"{pattern!r} names no file: expected a shell pattern such as *.log or cache/tmp")
+    return pattern
+
+
+def _no_recipients(value: object) -> object:
+    if isinstance(value, list | tuple) and value:
+        raise ValueError("encryption is not available in this version: leave the list empty")
+    return value
+
+
+class DockerSettings(Section):
+    """How the Docker engine is used. `pipe_dir` None leaves the place to the engine's wiring."""
+
+    host: Text | None = Field(default=None, title="the address of a Docker Engine")
+    helper_image: Text | None = Field(default=None, title="an image")
+    transport: Literal["auto", "fifo", "attach"] = "auto"
+    pipe_dir: AnyPath | None = Field(default=None, title="a directory")
+    memory_limit: Size = Field(default=1024 * MIB, ge=64 * MIB, title="a size")
+    pids_limit: WholeNumber = Field(default=64, ge=8, le=32_768)
+
+
+class VolumeSettings(Section):
+    """A volume: exactly one of `volume` and `path` is set."""
+
+    volume: Text | None = Field(default=None, title="the name of a Docker volume")
+    path: Annotated[AnyPath, PathMark(only_engine="mounted")] | None = Field(default=None, title="a directory")
+    optional: bool = False
+    exclude: tuple[Annotated[str, AfterValidator(_exclude)], ...] = ()
+    consistency: Annotated[Literal["auto", "live"], BeforeValidator(refusing(_CONSISTENCY, _PLANNED_CONSISTENCY))] = (
+        "auto"
+    )
+
+
+class EncryptionSettings(Section):
+    """Whom snapshots are encrypted for: nobody, in this version."""
+
+    recipients: Annotated[tuple[str, ...], BeforeValidator(_no_recipients)] = ()
+
+
+class KeepSettings(Section):
+    """Which snapshots of a plan are kept: those that any rule wants, and never fewer than `at_least`."""
+
+    last: Count | None = None
+    hourly: Count | None = None
+    daily: Count | None = None
+    weekly: Count | None = None
+    monthly: Count | None = None
+    yearly: Count | None = None
+    within: Duration | None = None
+    at_least: Count = 1
+
+
+class PlanSettings(Section):
+    """What is backed up together, when, where to, and for how long."""
+
+    schedule: Schedule | None = Field(default=None, title="a schedule")
+    timezone: Timezone | None = Field(default=None, title="a time zone")
+    volumes: tuple[str, ...] = Field(title="a list of volumes", min_length=1)
+    stores: tuple[str, ...] = Field(title="a list of stores", min_length=1)
+    compression: Literal["zstd", "gzip", "none"] = "zstd"
+    compression_level: Annotated[WholeNumber, Field(ge=1, le=22)] | None = None
+    full_every: FullEveryValue = Field(default=FullEvery(timedelta(days=7)), title="a duration")
+    keep: KeepSettings | None = None
+
+
+class LogSettings(Section):
+    """What is logged and how."""
+
+    level: LogLevel = "info"
+    format: LogFormat = "auto"
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Made by `load_settings`; SettingsError if anything is wrong with it."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    project: Annotated[str, AfterValidator(_project)] | None = Field(default=None, title="a Compose project")
+    engine: Literal["docker", "mounted"] = "docker"
+    docker: DockerSettings = DockerSettings()
+    state_dir: AnyPath = Field(default=Path("/var/lib/backupd"), title="a directory")
+    threads: WholeNumber = Field(default_factory=_cpus, ge=1, le=_MOST_THREADS)
+    stores: Mapping[Name, StoreSettings] = Field(title="a store", min_length=1)
+    volumes: Mapping[Name, VolumeSettings] = Field(title="a volume", min_length=1)
+    encryption: EncryptionSettings = EncryptionSettings()
+    plans: Mapping[PlanName, PlanSettings] = Field(default_factory=dict, title="a plan")
+    log: LogSettings = LogSettings()
+
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each value comes from: dotted key to file, environment variable or `default`."""
+        return self._origins
+
+    def set_origins(self, origins: Mapping[str, str]) -> None:
+        """Called once, by `load_settings`."""
+        self._origins = MappingProxyType(dict(origins))
+
+    def volume_spec(self, name: str) -> VolumeSpec:
+        """A volume as the engines take it; UsageError if there is none of that name."""
+        volume = _entry(self.volumes, name, "volume")
+        path = str(volume.path) if volume.path else None
+        return VolumeSpec(name, volume.volume, path, volume.optional, volume.exclude)
+
+    def plan(self, name: str) -> Plan:
+        """A plan as the operations take it; UsageError if there is none of that name."""
+        plan = _entry(self.plans, name, "plan")
+        return Plan(
+            name=name,
+            volumes=tuple(self.volume_spec(volume) for volume in plan.volumes),
+            stores=plan.stores,
+            compression=Compression(plan.compression, plan.compression_level),
+            full_every=plan.full_every,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the variables are a layer of their own)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source a layer, the last layer winning; plain keyword arguments where there are no layers."""
+        layers = init_settings().get("layers")
+        if layers is None:
+            return (init_settings,)
+        return tuple(LayerSource(settings_cls, layer) for layer in reversed(layers))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _everything_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """Judge the values and the rules between them together, so that all problems are told at once."""
+        data = rules.with_default_plan(without_nulls(data))
+        problems = list(rules.broken(data))
+        try:
+            settings = handler(data)
+        except ValidationError as exc:
+            raise SettingsError([*explain(exc, cls), *problems]) from None
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+
+def _entry(entries: Mapping[str, T], name: str, noun: str) -> T:
+    if name not in entries:
+        raise UsageError(
+            f"there is no {noun} {name!r} in the configuration{did_you_mean(name, entries)}",
+            hint=f"there are: {', '.join(entries)}",
+        )
+    return entries[name]

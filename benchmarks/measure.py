@@ -1,0 +1,108 @@
+"""Running commands and keeping what they took: time, peak memory, bytes stored."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+
+class CommandFailed(Exception):  # noqa: N818  (reads as what it is)
+    """A measured command did not end with 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. `peak_bytes` is the resident memory of the largest process of the command."""
+
+    seconds: float
+    peak_bytes: int
+    stored_bytes: int = 0
+
+
+class Ratio(NamedTuple):
+    """The median of the ratios within each round, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}" + (f" ({self.low:.2f}–{self.high:.2f})" if self.low != self.high else "")
+
+
+@dataclass
+class Results:
+    """Runs by what was done and by whom, one for each round, in order."""
+
+    runs: dict[tuple[str, str], list[Run]] = field(default_factory=lambda: defaultdict(list))
+    data_bytes: dict[str, int] = field(default_factory=dict)
+    busy: list[float] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
+
+    def of(self, phase: str, contender: str) -> list[Run]:
+        return self.runs.get((phase, contender), [])
+
+    def seconds(self, phase: str, contender: str) -> float | None:
+        runs = self.of(phase, contender)
+        return statistics.median(run.seconds for run in runs) if runs else None
+
+    def stored(self, phase: str, contender: str) -> float | None:
+        runs = self.of(phase, contender)
+        return statistics.median(run.stored_bytes for run in runs) if runs else None
+
+    def peak(self, phase: str, contender: str) -> int:
+        return max((run.peak_bytes for run in self.of(phase, contender)), default=0)
+
+    def ratio(self, phase: str, over: str, under: str, *, of: str = "seconds", under_phase: str = "") -> Ratio | None:
+        """How many times more `over` took than `under`, round by round."""
+        pairs = zip(self.of(phase, over), self.of(under_phase or phase, under), strict=False)
+        ratios = [getattr(a, of) / getattr(b, of) for a, b in pairs if getattr(b, of)]
+        return Ratio(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
+
+
+def run(command: str, environment: Mapping[str, str]) -> Run:
+    """Run a shell command, stopwatch in hand. What is dirty in the page cache is written back before."""
+    os.sync()
+    with tempfile.TemporaryFile() as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            said = output.read().decode(errors="replace")[-2000:]
+            raise CommandFailed(f"`{command}` ended with {process.returncode}:\n{said}")
+    return Run(seconds, usage.ru_maxrss * 1024)
+
+
+def busy_share(seconds: float = 1.0) -> float:
+    """The share of all processors that others use while this process sleeps."""
+
+    def ticks() -> tuple[int, int]:
+        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        return sum(fields[:8]), fields[3] + fields[4]
+
+    total, idle = ticks()
+    time.sleep(seconds)
+    total_later, idle_later = ticks()
+    return 1 - (idle_later - idle) / max(1, total_later - total)
