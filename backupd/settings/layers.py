@@ -6,7 +6,8 @@ Mappings are merged key by key, everything else is replaced. A null takes the ke
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -51,32 +52,32 @@ def walk(tree: object, key: Key = ()) -> Iterator[tuple[Key, object]]:
             yield from walk(value, (*key, name))
 
 
+def settled(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers without nulls, and without the keys that a later layer's null takes away."""
+    return [
+        replace(layer, tree=reduce(_without_removed, (later.tree for later in layers[index:]), layer.tree))
+        for index, layer in enumerate(layers)
+    ]
+
+
 def merged(layers: Sequence[Layer]) -> Tree:
-    """What the layers say together, nulls left out: as pydantic-settings merges them, for use before it does."""
-    tree: Tree = {}
-    for layer in layers:
-        tree = _over(tree, layer.tree)
-    return tree
+    """What settled layers say together, as pydantic-settings merges them, for use before it does."""
+    return reduce(_over, (layer.tree for layer in layers), {})
+
+
+def _without_removed(tree: Tree, above: Tree) -> Tree:
+    return {
+        name: _without_removed(value, above.get(name, {}) if isinstance(above.get(name), dict) else {})
+        if isinstance(value, dict)
+        else value
+        for name, value in tree.items()
+        if above.get(name, value) is not None
+    }
 
 
 def _over(below: Tree, above: Tree) -> Tree:
-    tree = dict(below)
-    for name, value in above.items():
-        if value is None:
-            tree.pop(name, None)
-        elif isinstance(value, dict):
-            inner = tree.get(name)
-            tree[name] = _over(inner if isinstance(inner, dict) else {}, value)
-        else:
-            tree[name] = value
-    return tree
-
-
-def without_nulls(value: Any) -> Any:
-    """A tree without the keys that are null."""
-    if isinstance(value, dict):
-        return {name: without_nulls(item) for name, item in value.items() if item is not None}
-    return value
+    both = {name for name, value in above.items() if isinstance(value, dict) and isinstance(below.get(name), dict)}
+    return below | {name: _over(below[name], value) if name in both else value for name, value in above.items()}
 
 
 class Origins:

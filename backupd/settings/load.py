@@ -11,7 +11,7 @@ from typing import Any
 
 from backupd.settings.environment import CONFIG_VARIABLE, PREFIX, read_environment
 from backupd.settings.errors import Problem, SettingsError
-from backupd.settings.layers import Layer, Origins, Tree, merged, walk
+from backupd.settings.layers import Layer, Origins, Tree, merged, settled, walk
 from backupd.settings.model import Settings
 from backupd.settings.schema import Node, at, schema
 from backupd.settings.show import origins
@@ -34,9 +34,9 @@ def load_settings(path: Path | None = None, environment: Mapping[str, str] | Non
     environment = os.environ if environment is None else environment
     root = schema(Settings)
     files = _read_files(path, environment)
-    variables, more = read_environment(environment, root, merged(files.layers), files.directory)
+    variables, more = read_environment(environment, root, merged(settled(files.layers)), files.directory)
     problems = files.problems + more
-    layers = [*files.layers, variables]
+    layers = settled([*files.layers, variables])
     if not (files.layers or variables.tree or problems):
         looked = " and ".join(map(str, DEFAULT_FILES))
         problems = [Problem((), f"there is no configuration: looked for {looked}, and for {PREFIX}… variables")]

@@ -39,6 +39,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]
     """Every error of a validation as a Problem, its source still unknown."""
     root = schema(model)
     for details in error.errors(include_url=False):
+        if details["type"] == "too_short" and details["input"]:
+            continue  # its items are wrong, which is told besides
         key, node, parent = _place(details["loc"], root)
         if details["type"] in {"union_tag_not_found", "union_tag_invalid"}:
             key = (*key, "type")

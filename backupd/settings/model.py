@@ -28,7 +28,7 @@ from backupd.model import MIB, Compression, FullEvery, Plan, VolumeSpec
 from backupd.settings import rules
 from backupd.settings.cron import Schedule
 from backupd.settings.errors import SettingsError
-from backupd.settings.layers import LayerSource, without_nulls
+from backupd.settings.layers import LayerSource
 from backupd.settings.messages import explain
 from backupd.settings.stores import Section, StoreSettings
 from backupd.settings.types import (
@@ -193,11 +193,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the variables are a layer of their own)
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """One source a layer, the last layer winning; plain keyword arguments where there are no layers."""
+        del env_settings, dotenv_settings, file_secret_settings  # the environment is a layer of its own
         layers = init_settings().get("layers")
         if layers is None:
             return (init_settings,)
@@ -207,7 +208,7 @@ class Settings(BaseSettings):
     @classmethod
     def _everything_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
         """Judge the values and the rules between them together, so that all problems are told at once."""
-        data = rules.with_default_plan(without_nulls(data))
+        data = rules.with_default_plan(data)
         problems = list(rules.broken(data))
         try:
             settings = handler(data)

@@ -18,7 +18,5 @@ def show(settings: Settings) -> dict[str, Any]:
 def origins(settings: Settings, found: Origins) -> dict[str, str]:
     """Dotted key to source, for every value that `show` shows."""
     return {
-        ".".join(key): (found.of(key) or DEFAULT) if value is not None else DEFAULT
-        for key, value in walk(show(settings))
-        if not isinstance(value, dict)
+        ".".join(key): found.of(key) or DEFAULT for key, value in walk(show(settings)) if not isinstance(value, dict)
     }

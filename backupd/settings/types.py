@@ -57,9 +57,9 @@ def parse_duration(value: object) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """A duration of whole seconds in the largest unit that divides it."""
+    """A duration of whole seconds in the largest unit that divides it, days at most: `7d` says more than `1w`."""
     seconds = int(duration.total_seconds())
-    unit = next(unit for unit, factor in _SECONDS.items() if seconds % factor == 0)
+    unit = next(unit for unit in "dhms" if seconds % _SECONDS[unit] == 0)
     return f"{seconds // _SECONDS[unit]}{unit}"
 
 

@@ -13,7 +13,8 @@ from backupd.settings.errors import Key, Problem
 from backupd.settings.words import kind, spell
 
 _MERGE = "tag:yaml.org,2002:merge"
-_QUOTED = re.compile(r"'(?!<[a-z ]+>')[^']{2,}'")
+_QUOTED = re.compile(r"""'(?!<[a-z ]+>'|\\.')[^' ]{2,}'|"[^" ]{2,}\"""")
+"""Text of the file in a message of PyYAML: a tag, an alias. Single characters and names of tokens may stay."""
 
 
 def read_yaml(path: Path, source: str) -> tuple[dict[str, Any] | None, list[Problem]]:
