@@ -49,8 +49,8 @@ class Chunker:
         """The chunks of a stream, in order. `readinto` fills a buffer at least in part and returns 0 at the end.
 
         A cut depends on the `maximum` bytes from the chunk's start only, so it is made as soon as these are there or
-        the stream has ended: how the stream arrives in pieces makes no difference. Nothing beyond them is waited for, so
-        that who writes the stream and who takes the chunks work at the same time.
+        the stream has ended: how the stream arrives in pieces makes no difference. Nothing beyond them is waited for:
+        who writes the stream and who takes the chunks work at the same time.
         """
         block = memoryview(bytearray(self._block_size))
         start = filled = 0

@@ -19,8 +19,11 @@ from backupd.errors import IntegrityError
 
 
 class _Header(msgspec.Struct, frozen=True):
-    kind: str = "files"
-    format: int = 1
+    kind: str
+    format: int
+
+
+_FORMAT_1 = _Header(kind="files", format=1)
 
 
 class _RawMember(Member, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -37,7 +40,7 @@ class FileListWriter:
     def __init__(self, sink: Sink) -> None:
         self._lines = LineWriter(sink)
         self._encoder = msgspec.json.Encoder()
-        self._lines.write(self._encoder.encode(_Header()))
+        self._lines.write(self._encoder.encode(_FORMAT_1))
 
     def add(self, member: Member) -> None:
         """The next member of the stream."""
@@ -82,7 +85,7 @@ def read_file_list(pieces: Iterable[bytes], name: str) -> Iterator[Member]:
     decode_raw = msgspec.json.Decoder(_RawMember).decode
     try:
         header = msgspec.json.decode(next(lines, b""), type=_Header)
-        if header != _Header():
+        if header != _FORMAT_1:
             raise IntegrityError(f"{name} is not a file list of format 1")
         for line in lines:
             # Within a name, the quotation mark would have a backslash before it.

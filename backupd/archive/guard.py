@@ -9,7 +9,7 @@ from backupd.errors import SourceError
 
 
 class TarGuard:
-    """Looks at members in stream order. `allow_links` lets symbolic links point outside, but nothing be put behind them.
+    """Looks at members in stream order. `allow_links` lets symbolic links point outside, but nothing come behind them.
 
     Memory: the paths of the symbolic links.
     """
@@ -22,14 +22,16 @@ class TarGuard:
         """SourceError if the member is absolute, leaves the tree, or lies behind a symbolic link of the same tar."""
         self._inside(member.path, member.path)
         if member.kind == "hardlink":
-            self._inside(member.link.removeprefix("./"), member.path)
+            self._inside(member.link, member.path)
+            if str(PurePosixPath(member.link)) in self._links:
+                self._links.add(str(PurePosixPath(member.path)))  # a second name of that symbolic link
         elif member.kind == "symlink":
             if not self._allow_links and _leaves(str(PurePosixPath(member.path).parent), member.link):
                 raise SourceError(
                     f"{member.path!r} is a symbolic link to {member.link!r}, outside of the volume; nothing was stored",
                     hint="if you trust this tar, pass --allow-links",
                 )
-            self._links.add(member.path)
+            self._links.add(str(PurePosixPath(member.path)))
 
     def _inside(self, path: str, subject: str) -> None:
         pure = PurePosixPath(path)

@@ -16,13 +16,18 @@ import msgspec
 
 from backupd.archive.lines import LineWriter, Sink, read_lines
 from backupd.errors import IntegrityError
+from backupd.model import MIB
+
+
+LARGEST_CHUNK = 16 * MIB
+"""What a reader has to be ready to hold, in plain bytes; pyfastcdc cuts no larger ones."""
 
 
 class IndexHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The first line. `archives` are keys of data objects; the lines below refer to them by position."""
 
-    kind: str = "index"
-    format: int = 1
+    kind: str
+    format: int
     archives: list[str]
 
 
@@ -45,7 +50,7 @@ class IndexWriter:
     def __init__(self, sink: Sink, archives: Sequence[str]) -> None:
         self._lines = LineWriter(sink)
         self._encode = msgspec.json.Encoder().encode
-        self._lines.write(self._encode(IndexHeader(archives=list(archives))))
+        self._lines.write(self._encode(IndexHeader(kind="index", format=1, archives=list(archives))))
 
     def add(self, chunk: ChunkRef) -> None:
         """The next chunk of the stream."""
@@ -64,21 +69,21 @@ class Index:
         self._lines = read_lines(pieces, name)
         try:
             header = msgspec.json.decode(next(self._lines, b""), type=IndexHeader)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             raise IntegrityError(f"{name} is not an index: {exc}") from exc
         if header.kind != "index" or header.format != 1:
             raise IntegrityError(f"{name} is not an index of format 1")
         self.archives = header.archives
 
     def __iter__(self) -> Iterator[ChunkRef]:
-        """Every chunk, checked to make sense: sizes above zero, a known archive, no negative offset."""
+        """Every chunk, checked to make sense: sizes that a chunk can have, a known archive, no negative offset."""
         decode = msgspec.json.Decoder(ChunkRef).decode
         count = len(self.archives)
         try:
             for line in self._lines:
                 chunk = decode(line)
-                if chunk[1] <= 0 or chunk[4] <= 0 or chunk[3] < 0 or not 0 <= chunk[2] < count:
+                if not 0 < chunk[1] <= LARGEST_CHUNK or chunk[4] <= 0 or chunk[3] < 0 or not 0 <= chunk[2] < count:
                     raise IntegrityError(f"{self._name} has an impossible line")
                 yield chunk
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             raise IntegrityError(f"{self._name} has a line that is not a chunk: {exc}") from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator
 
 import zstandard
@@ -61,6 +62,7 @@ def read_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
     Memory: the longest line, at most 64 MiB, and 24 MiB, whatever the object claims to hold.
     """
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAXIMUM_WINDOW).decompressobj()
+    check_text = codecs.getincrementaldecoder("utf-8")().decode
     unfinished: list[bytes] = []
     length = 0
     try:
@@ -68,6 +70,7 @@ def read_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
             for start in range(0, len(piece), _STEP):
                 plain = decompressor.decompress(piece[start : start + _STEP])
                 for part in _parts(plain):
+                    check_text(part)
                     first, *lines = part.split(b"\n")
                     unfinished.append(first)
                     length += len(first)
@@ -78,7 +81,7 @@ def read_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
                         unfinished = [lines.pop()]
                         length = len(unfinished[0])
                         yield from lines
-    except zstandard.ZstdError as exc:
+    except (zstandard.ZstdError, UnicodeDecodeError) as exc:
         raise IntegrityError(f"{name} is damaged: {exc}") from exc
     if not decompressor.eof or decompressor.unused_data or length:
         raise IntegrityError(f"{name} is cut short or has something behind its end")

@@ -91,13 +91,13 @@ def select(refs: Iterable[ChunkRef], ranges: Iterable[tuple[int, int]]) -> Itera
     The offset is that of the chunk in the plain stream. A chunk that several ranges touch comes once.
     """
     position = 0
-    wanted = iter(ranges)
-    start, end = next(wanted, (0, 0))
+    wanted = ((start, end) for start, end in ranges if start < end)
+    current = next(wanted, None)
     for ref in refs:
-        while end <= position and end:
-            start, end = next(wanted, (0, 0))
-        if not end:
+        while current is not None and current[1] <= position:
+            current = next(wanted, None)
+        if current is None:
             return
-        if start < position + ref.plain_size:
+        if current[0] < position + ref.plain_size:
             yield position, ref
         position += ref.plain_size

@@ -37,10 +37,9 @@ _TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 
 
 def number(field: bytes) -> int:
-    """An octal field, or GNU's base-256 form, signed, marked by the top bit of its first byte."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
+    """An octal field, or GNU's base-256 form: 80 hex and a positive number, or FF and a negative one."""
+    if field[0] in (0x80, 0xFF):
+        return int.from_bytes(field[1:], "big") - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
     digits = field.split(b"\0", 1)[0].strip(b" ")
     if not digits:
         return 0

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,9 +14,13 @@ from rich.text import Text
 
 from backupd import __version__
 from backupd.cli import backup, browse, config, recover, restore, snapshots, transfer, verify
-from backupd.errors import BackupdError, Interrupted
+from backupd.cli.options import EVERYWHERE_FLAGS, EVERYWHERE_VALUES
+from backupd.errors import BackupdError, Interrupted, UsageError
 
 _BROKEN_PIPE = 141
+
+# What Typer raises for a wrong command line; it exports the class's descendants only.
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="backupd",
@@ -50,30 +54,63 @@ for _module in (backup, snapshots, restore, browse, transfer, verify, recover, c
 def main() -> None:
     """Run the command line and exit with the code of what went wrong, if anything did."""
     signal.signal(signal.SIGTERM, _terminated)
-    # Typer knows no option whose value may be left out: `--read-data` alone means all of it.
+    sys.exit(_run(_arguments(sys.argv[1:])))
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        app(
-            prog_name="backupd",
-            args=["--read-data=100" if argument == "--read-data" else argument for argument in sys.argv[1:]],
-        )
+        code = app(prog_name="backupd", args=arguments, standalone_mode=False)
     except BackupdError as exc:
-        _complain(exc)
-        sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        _complain(Interrupted("interrupted; nothing half-done was left behind"))
-        sys.exit(Interrupted.exit_code)
+        _complain(exc, causes=_wants_more(arguments))
+        return exc.exit_code
+    except _UsageError as exc:
+        _complain(
+            UsageError(
+                exc.format_message(), hint="`backupd --help` lists the commands, `backupd COMMAND --help` their options"
+            )
+        )
+        return UsageError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = Interrupted.exit_code
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): nobody to tell. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_BROKEN_PIPE)
+        return _BROKEN_PIPE
+    if code == Interrupted.exit_code:  # Typer turns a KeyboardInterrupt into this
+        _complain(Interrupted("interrupted; what was begun has been undone"))
+    return code if isinstance(code, int) else 0
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """The arguments as Typer takes them.
+
+    It knows no option whose value may be left out (`--read-data` alone means all of it), and it wants the options of
+    everywhere behind the command.
+    """
+    arguments = ["--read-data=100" if argument == "--read-data" else argument for argument in given]
+    early: list[str] = []
+    while arguments and arguments[0].split("=")[0] in (*EVERYWHERE_VALUES, *EVERYWHERE_FLAGS):
+        count = 2 if arguments[0] in EVERYWHERE_VALUES else 1
+        early += arguments[:count]
+        del arguments[:count]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *early, *arguments[end:]]
+
+
+def _wants_more(arguments: list[str]) -> bool:
+    return any(argument in {"-v", "--verbose"} for argument in arguments)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _complain(error: BackupdError) -> None:
+def _complain(error: BackupdError, *, causes: bool = False) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text.assemble(("error: ", "bold red"), str(error)))
+    cause = error.__cause__
+    while causes and cause is not None:
+        console.print(Text(f"  because of {type(cause).__name__}: {cause}"))
+        cause = cause.__cause__
     if error.hint:
         console.print(Text.assemble(("hint: ", "bold"), error.hint))

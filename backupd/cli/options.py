@@ -23,6 +23,9 @@ from backupd.wiring import make_runtime, make_store, make_stores, secret_values
 
 _PANEL = "Everywhere"
 
+EVERYWHERE_VALUES = ("--config", "--store")
+EVERYWHERE_FLAGS = ("--json", "--verbose", "-v")
+
 
 @dataclass(slots=True)
 class Session:
@@ -42,12 +45,15 @@ class Session:
             self._settings = load_settings(self.config)
             level = "debug" if self.verbose else None
             configure(self._settings.log, secret_values(self._settings), level=level)
+            files = {source for source in self._settings.origins.values() if source != "default"}
+            self.detail(f"configuration: {', '.join(sorted(files))}")
         return self._settings
 
     def runtime(self, engine: Engine | None = None) -> Runtime:
         """What operations need; with an engine of its own in place of the configured one, if given."""
         runtime = make_runtime(self.settings, self.output.progress, engine)
         self._opened.append(runtime.engine)
+        self.detail(f"engine: {runtime.engine.name}, {runtime.threads} threads, state in {runtime.state}")
         return runtime
 
     def stores(self, names: tuple[str, ...]) -> list[Store]:
@@ -73,6 +79,7 @@ class Session:
             except BackupdError as exc:
                 failure = failure or exc
                 continue
+            self.detail(f"store {name}: repository {repository.config.id}")
             if failure is not None:
                 self.output.warn(f"{failure}; reading from store {name}")
             return repository
@@ -92,6 +99,11 @@ class Session:
         if len(plans) > 1:
             raise UsageError("there are several plans", hint=f"name one of them: {', '.join(plans)}")
         return plans[0]
+
+    def detail(self, text: str) -> None:
+        """A line for those who asked to hear more."""
+        if self.verbose:
+            self.output.detail(text)
 
     def close(self) -> None:
         """Let go of engines and stores."""

@@ -58,6 +58,10 @@ class Output:
         """A line on standard error."""
         self._err.print(Text(f"warning: {text}", style="yellow"))
 
+    def detail(self, text: str) -> None:
+        """A line on standard error that is not needed."""
+        self._err.print(Text(text, style="dim"))
+
     def close(self) -> None:
         """End what is still being drawn."""
         self.progress.end()

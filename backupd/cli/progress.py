@@ -62,10 +62,12 @@ class LineProgress:
 
     def end(self) -> None:
         """See Progress."""
-        if self._label is not None:
+        if self._label is not None and self._done:
             seconds = time.monotonic() - self._started
-            rate = f", {size(self._done / seconds)}/s" if seconds > 0 and self._done else ""
-            self.note(f"{self._label}: {size(self._done)} in {duration(timedelta(seconds=seconds))}{rate}")
+            self.note(
+                f"{self._label}: {size(self._done)} in {duration(timedelta(seconds=seconds))},"
+                f" {size(self._done / max(seconds, 1e-6))}/s"
+            )
         self._label = None
 
     def note(self, text: str) -> None:

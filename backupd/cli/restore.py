@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
             session.output.document({"snapshot": manifest.id, "plan": [_described(step) for step in steps]})
             session.output.line("dry run: nothing was changed")
             return
-        if not yes:
+        if not yes and any(step.survey is not None and not step.survey.empty for step in steps):
             _confirm(session)
         _report(session, manifest, _run(steps, request, repository, runtime))
 

@@ -17,6 +17,12 @@ VolumeName = Annotated[str, typer.Argument(metavar="VOLUME", help="A volume of t
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    _register_list(app)
+    _register_show(app)
+
+
+def _register_list(app: typer.Typer) -> None:
+    """Add `list`."""
 
     @command(app, "list")
     def list_(
@@ -52,6 +58,10 @@ def register(app: typer.Typer) -> None:
             for problem in damaged[:-1]:
                 output.warn(str(problem))
             raise IntegrityError(str(damaged[-1]), hint="the snapshots above are not affected")
+
+
+def _register_show(app: typer.Typer) -> None:
+    """Add `show`."""
 
     @command(app, "show")
     def show(session: Session, id_: Id) -> None:

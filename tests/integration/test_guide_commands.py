@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.support.cli import Cli
 from tests.support.dockerd import Host
 from tools.fingerprint import differences, fingerprint
@@ -26,7 +27,7 @@ def volume(make_volume: Callable[..., str], volume_root: Callable[[str], Path]) 
     (root / "photos" / "first").symlink_to("0.jpg")
     (root / "config.json").write_text("{}")
     (root / "config.json").chmod(0o640)
-    for path in root.rglob("*"):
+    for path in (*root.rglob("*"), root):
         subprocess.run(["touch", "-h", "-d", "@1700000000", path], check=True)
     return name
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis data go through the docker engine, a local store and S3, and the services start on what comes back."""
+"""PostgreSQL and Redis data go through the docker engine, a local store and S3; the services start on the result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tests.support.cli import Cli
 from tests.support.dockerd import Host
 from tests.support.s3 import S3Server
@@ -53,8 +54,8 @@ def cli(
         },
         volumes={"postgres": {"volume": "postgres_data"}, "redis": {"volume": "redis_data"}},
     )
-    cli.environment["BACKUPD_STORES__OFFSITE__ACCESS_KEY_ID"] = seaweedfs_s3.access_key
-    cli.environment["BACKUPD_STORES__OFFSITE__SECRET_ACCESS_KEY"] = seaweedfs_s3.secret_key
+    cli.environment["BACKUPD_STORES__OFFSITE__ACCESS_KEY_ID"] = seaweedfs_s3.access_key_id
+    cli.environment["BACKUPD_STORES__OFFSITE__SECRET_ACCESS_KEY"] = seaweedfs_s3.secret_access_key
     return cli
 
 
@@ -150,6 +151,9 @@ def start_redis(run_container: Callable[..., Any], image: str, stack: dict[str, 
 
 def wait_for(ready: Callable[[], bool], container: Any) -> None:
     for _ in range(300):
+        container.reload()
+        if container.status != "running":
+            break
         if ready():
             return
         time.sleep(0.1)

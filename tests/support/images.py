@@ -180,6 +180,9 @@ def _finish(root: Path, recipe: Recipe) -> None:
     for directory in ("etc", "dev", "proc", "sys", "run", "tmp", "root", "usr/local/bin", *recipe.directories):
         (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
+    (root / "var").mkdir(exist_ok=True)
+    shutil.rmtree(root / "var/run", ignore_errors=True)
+    (root / "var/run").symlink_to("/run")  # as the base-files package's own script does it
     accounts = [f"{user}:x:{number}:{number}::/:/bin/sh\n" for user, number in USERS.items()]
     (root / "etc/passwd").write_text("".join(accounts))
     (root / "etc/group").write_text("".join(f"{user}:x:{number}:\n" for user, number in USERS.items()))

@@ -11,6 +11,7 @@ Prints one line: `ready URL` or `failed REASON`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import docker
 import requests
@@ -32,12 +34,15 @@ trap 'kill -TERM $dockerd' TERM
 while kill -0 $dockerd 2>/dev/null; do wait $dockerd; done
 """
 START_SECONDS = 30
+PREFIX = "backupd-engine-"
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    base = Path(tempfile.mkdtemp(prefix="backupd-engine-"))
+    _sweep()
+    base = Path(tempfile.mkdtemp(prefix=PREFIX))
+    lock = _lock(base)
     socket = base / "docker.sock"
     log = base / "dockerd.log"
     processes: list[subprocess.Popen[bytes]] = []
@@ -55,10 +60,27 @@ def main() -> int:
     finally:
         _end(processes)
         shutil.rmtree(base, ignore_errors=True)
+        lock.close()
         if base.exists():  # a container's last writes may race with the first attempt
             time.sleep(1)
             shutil.rmtree(base)
     return 0
+
+
+def _lock(base: Path) -> IO[bytes]:
+    """Held while the engine lives."""
+    file = (base / "lock").open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def _sweep() -> None:
+    """Remove what supervisors left that were killed; their engines died with them."""
+    for base in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # alive, or somebody else's
+            if time.time() - base.stat().st_mtime > START_SECONDS:  # a younger one may not have its lock yet
+                _lock(base).close()
+                shutil.rmtree(base)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

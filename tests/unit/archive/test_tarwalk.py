@@ -32,17 +32,9 @@ def test_a_plain_member() -> None:
 @pytest.mark.parametrize(
     ("flag", "kind"),
     [
-        (b"0", "file"),
-        (b"\x00", "file"),
-        (b"7", "file"),
-        (b"Z", "file"),
-        (b"1", "hardlink"),
-        (b"2", "symlink"),
-        (b"3", "char"),
-        (b"4", "block"),
-        (b"5", "dir"),
-        (b"6", "fifo"),
-        (b"D", "dir"),
+        *((flag, "file") for flag in (b"0", b"\0", b"7", b"Z")),
+        *((b"1", "hardlink"), (b"2", "symlink"), (b"3", "char"), (b"4", "block")),
+        *((b"5", "dir"), (b"6", "fifo"), (b"D", "dir")),
     ],
 )
 def test_kinds(flag: bytes, kind: str) -> None:
