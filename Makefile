@@ -25,7 +25,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@touch $@
 
 demo: $(VENV)/.runtime ## a real backup and restore of four sample volumes (ENGINE=mounted|docker)
-	@$(BIN)/python tools/demo.py --engine $(ENGINE)
+	@$(BIN)/python -m tools.demo --engine $(ENGINE)
 
 test: $(VENV)/.dev ## all tests, with a real Docker Engine (installed and started privately where there is none)
 	$(BIN)/python -m pytest $(ARGS)

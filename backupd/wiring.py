@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from backupd import __version__
-from backupd.engine import DockerEngine, DockerOptions, MountedEngine
+from backupd.engine import MountedEngine
 from backupd.errors import ConfigError, SourceError, UsageError
 from backupd.ports import Engine, Progress, Store
 from backupd.runtime import Runtime
@@ -60,6 +60,8 @@ def make_engine(settings: Settings) -> Engine:
     """The configured engine. Nothing is contacted yet."""
     if settings.engine == "mounted":
         return MountedEngine()
+    from backupd.engine import DockerEngine, DockerOptions  # noqa: PLC0415  (the SDK takes half a second)
+
     docker = settings.docker
     return DockerEngine(
         DockerOptions(

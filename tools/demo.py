@@ -13,16 +13,22 @@ import time
 import uuid
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import docker
+from docker.errors import DockerException
 
+from backupd.engine import MountedEngine
+from backupd.model import Volume, VolumeSpec
+from backupd.ports import Engine
+from backupd.settings import load_settings
+from backupd.wiring import make_engine
 from tools import sample_volumes
 from tools.fingerprint import differences, fingerprint
 
+ROOT = Path(__file__).resolve().parent.parent
 BOLD, GREEN, RED, PLAIN = ("\033[1m", "\033[32m", "\033[31m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
 
 
-class Failed(Exception):
+class DemoError(Exception):
     """The demo did not go as it should."""
 
 
@@ -70,12 +76,15 @@ class Demo:
             check=False,
         )
         if result.returncode:
-            raise Failed(f"backupd {' '.join(arguments)} ended with {result.returncode}")
+            raise DemoError(f"backupd {' '.join(arguments)} ended with {result.returncode}")
         return result.stdout or ""
 
     def see(self) -> Path:
         """Where the volumes' files can be read and changed at this moment."""
         return self.volumes
+
+    def push(self) -> None:
+        """What was changed there is to be in the volumes."""
 
     def clean(self) -> None:
         """Leave nothing behind."""
@@ -83,21 +92,16 @@ class Demo:
 
 
 class DockerDemo(Demo):
-    """The same on named volumes of a Docker Engine."""
+    """The same on named volumes of a Docker Engine; what is seen is a copy of their content."""
 
     def __init__(self, work: Path, image: str) -> None:
         super().__init__(work)
-        import docker
-
         self.image = image
         self.client = docker.from_env()
         self.project = f"backupd-demo-{uuid.uuid4().hex[:8]}"
 
     def prepare(self) -> None:
-        """Make named volumes with Compose's labels, and fill them through the engine's own tar."""
-        from backupd.engine import MountedEngine
-        from backupd.model import VolumeSpec
-
+        """Make named volumes with Compose's labels, and fill them."""
         sample_volumes.create(self.volumes)
         for name in sample_volumes.VOLUMES:
             labels = {"com.docker.compose.project": self.project, "com.docker.compose.volume": name}
@@ -106,62 +110,45 @@ class DockerDemo(Demo):
             f"engine: docker\nproject: {self.project}\ndocker: {{helper_image: '{self.image}'}}",
             {name: f"{{volume: {name}}}" for name in sample_volumes.VOLUMES},
         )
-        docker_engine, mounted = self.engine(), MountedEngine()
-        for name in sample_volumes.VOLUMES:
-            source = mounted.find(VolumeSpec(name, path=str(self.volumes / name)))
-            self.copy(mounted, source, docker_engine, docker_engine.find(VolumeSpec(name, volume=name)))
-        docker_engine.close()
-
-    def engine(self):  # noqa: ANN201
-        """The engine that the configuration describes."""
-        from backupd.settings import load_settings
-        from backupd.wiring import make_engine
-
-        return make_engine(load_settings(self.config, {}))
-
-    @staticmethod
-    def copy(source_engine, source, target_engine, target) -> None:  # noqa: ANN001
-        """All of one volume into another, which is emptied first."""
-        target_engine.run_script(target, "find . -mindepth 1 -delete")
-        buffer = memoryview(bytearray(1024 * 1024))
-        with source_engine.tar_out(source) as output, target_engine.tar_in(target) as sink:
-            while count := output.readinto(buffer):
-                sink.write(buffer[:count])
-            output.finish()
-            sink.finish()
+        self.push()
 
     def see(self) -> Path:
-        """A copy of the volumes' content, read by a helper that knows nothing of backupd's archives."""
-        from backupd.engine import MountedEngine
-        from backupd.model import VolumeSpec
-
+        """Copy the volumes' content out, with tar alone."""
         shutil.rmtree(self.volumes)
-        docker_engine, mounted = self.engine(), MountedEngine()
         for name in sample_volumes.VOLUMES:
             (self.volumes / name).mkdir(parents=True)
-            target = mounted.find(VolumeSpec(name, path=str(self.volumes / name)))
-            self.copy(docker_engine, docker_engine.find(VolumeSpec(name, volume=name)), mounted, target)
-        docker_engine.close()
+        self._copy(outward=True)
         return self.volumes
 
     def push(self) -> None:
-        """Bring what was changed in the copy into the named volumes."""
-        from backupd.engine import MountedEngine
-        from backupd.model import VolumeSpec
+        """Copy it in, with tar alone."""
+        self._copy(outward=False)
 
-        docker_engine, mounted = self.engine(), MountedEngine()
+    def _copy(self, *, outward: bool) -> None:
+        engine, mounted = make_engine(load_settings(self.config, {})), MountedEngine()
         for name in sample_volumes.VOLUMES:
-            source = mounted.find(VolumeSpec(name, path=str(self.volumes / name)))
-            self.copy(mounted, source, docker_engine, docker_engine.find(VolumeSpec(name, volume=name)))
-        docker_engine.close()
+            inside = engine, engine.find(VolumeSpec(name, volume=name))
+            outside = mounted, mounted.find(VolumeSpec(name, path=str(self.volumes / name)))
+            copy(*inside, *outside) if outward else copy(*outside, *inside)
+        engine.close()
 
     def clean(self) -> None:
         """Leave nothing behind."""
-        for name in sample_volumes.VOLUMES:
-            for volume in self.client.volumes.list(filters={"label": f"com.docker.compose.project={self.project}"}):
-                volume.remove(force=True)
+        for volume in self.client.volumes.list(filters={"label": f"com.docker.compose.project={self.project}"}):
+            volume.remove(force=True)
         self.client.close()
         super().clean()
+
+
+def copy(source_engine: Engine, source: Volume, target_engine: Engine, target: Volume) -> None:
+    """All of one volume into another, which is emptied first."""
+    target_engine.run_script(target, "find . -mindepth 1 -delete")
+    buffer = memoryview(bytearray(1024 * 1024))
+    with source_engine.tar_out(source) as output, target_engine.tar_in(target) as sink:
+        while count := output.readinto(buffer):
+            sink.write(buffer[:count])
+        output.finish()
+        sink.finish()
 
 
 def run(demo: Demo) -> None:
@@ -177,14 +164,14 @@ def run(demo: Demo) -> None:
 
     say("3. A small change, and a second snapshot: only what is new is stored")
     sample_volumes.change(demo.see())
-    push(demo)
+    demo.push()
     demo.backupd("backup")
     demo.backupd("list")
     demo.backupd("diff", first, "latest", "documents")
 
     say("4. Disaster: the database zeroed, documents deleted, a stranger's note")
     sample_volumes.damage(demo.see())
-    push(demo)
+    demo.push()
 
     say("5. One command brings it back")
     started = time.monotonic()
@@ -199,7 +186,7 @@ def run(demo: Demo) -> None:
         wrong += [f"{name}: {line}" for line in lines]
         print(f"  {name:<10} {len(original[name]):>6,} entries  {'DIFFERENT' if lines else 'identical'}")
     if wrong:
-        raise Failed("not everything came back:\n  " + "\n  ".join(wrong[:20]))
+        raise DemoError("not everything came back:\n  " + "\n  ".join(wrong[:20]))
     demo.backupd("verify", "--read-data")
 
 
@@ -208,21 +195,13 @@ def newest(demo: Demo) -> str:
     return str(json.loads(demo.backupd("list", "--json", quiet=True))["snapshots"][0]["id"][:8])
 
 
-def push(demo: Demo) -> None:
-    """Bring changes made to a copy into the volumes, where it is a copy."""
-    if isinstance(demo, DockerDemo):
-        demo.push()
-
-
 def engine_answers() -> bool:
     """Whether a Docker Engine answers here."""
-    import docker
-
     try:
         client = docker.from_env(timeout=5)
         client.ping()
         client.close()
-    except (docker.errors.DockerException, OSError):
+    except (DockerException, OSError):
         return False
     return True
 
@@ -236,14 +215,16 @@ def main() -> int:
         engine = "docker" if engine_answers() else "mounted"
     if engine == "docker" and not image:
         # An engine (a private one if none answers) and an image with GNU tar, then this script again.
-        script = [sys.executable, str(ROOT / "tools" / "with_engine.py"), "--images", "helper", "--"]
-        return subprocess.run([*script, sys.executable, __file__, "--engine", "docker"], check=False).returncode
+        prefix = [sys.executable, str(ROOT / "tools" / "with_engine.py"), "--images", "helper", "--"]
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "tools.demo", "--engine", "docker"], cwd=ROOT, check=False
+        ).returncode
     print(f"{BOLD}backupd demo{PLAIN} on {'named volumes of a Docker Engine' if engine == 'docker' else 'directories'}")
     work = Path(tempfile.mkdtemp(prefix="backupd-demo-"))
     demo = DockerDemo(work, str(image)) if engine == "docker" else Demo(work)
     try:
         run(demo)
-    except Failed as exc:
+    except DemoError as exc:
         print(f"\n{RED}FAILED:{PLAIN} {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ def fingerprint(root: Path) -> dict[bytes, Facts]:
     base = os.fsencode(root)
     for directory, directories, files in os.walk(base):
         for name in [b"", *directories, *files] if directory == base else [*directories, *files]:
-            path = os.path.join(directory, name) if name else base
+            path = os.path.join(directory, name) if name else base  # noqa: PTH118  (names are bytes)
             relative = os.path.relpath(path, base)
             entries[relative] = _facts(path)
             status = os.lstat(path)
@@ -59,7 +59,7 @@ def _facts(path: bytes) -> Facts:
         facts["content"] = _digest(path)
         facts["sparse"] = status.st_blocks * 512 < status.st_size // 2
     elif stat.S_ISLNK(status.st_mode):
-        facts["link"] = os.readlink(path)
+        facts["link"] = os.readlink(path)  # noqa: PTH115
     elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
         facts["device"] = status.st_rdev
     facts["xattrs"] = _xattrs(path)

@@ -9,6 +9,7 @@ volume without them is worth more than none, and a file system that cannot hold 
 from __future__ import annotations
 
 import re
+import signal
 from typing import Literal
 
 from backupd.errors import SourceError
@@ -19,6 +20,9 @@ Direction = Literal["out", "in"]
 KEPT_WARNINGS = 20
 KEPT_ERRORS = 5
 LINE_BYTES = 4096
+SIGNALLED = 128
+
+_MEMORY_HINT = "raise the memory limit of the helper containers"
 
 _PREFIX = re.compile(r"^(?:\S*/)?tar: ")
 _NOISE = re.compile(
@@ -90,15 +94,21 @@ def judge(what: str, complaints: Complaints, exit_code: int, *, out_of_memory: b
     if exit_code == 0 or _only_moved(complaints, exit_code):
         texts = (*complaints.warnings, *complaints.errors)[:KEPT_WARNINGS]
         return TarReport(complaints.warning_count + complaints.error_count, texts)
-    if out_of_memory:
-        raise SourceError(
-            f"{what}: tar ran out of memory and was killed", hint="raise the memory limit of the helper containers"
-        )
-    if exit_code > 128:
-        raise SourceError(f"{what}: tar was killed by signal {exit_code - 128}")
+    refuse_death(what, exit_code, out_of_memory=out_of_memory)
     reason = complaints.errors[0] if complaints.errors else complaints.last_line or "tar did not say why"
     more = f" (and {complaints.error_count - 1} more)" if complaints.error_count > 1 else ""
     raise SourceError(f"{what}: {reason}{more} (exit code {exit_code})")
+
+
+def refuse_death(what: str, exit_code: int, *, out_of_memory: bool = False) -> None:
+    """SourceError if a signal ended the process. The engine may learn too late that it was for want of memory."""
+    if exit_code <= SIGNALLED:
+        return
+    if out_of_memory:
+        raise SourceError(f"{what}: it ran out of memory and was killed", hint=_MEMORY_HINT)
+    number = exit_code - SIGNALLED
+    hint = f"if nobody killed it, memory was short: {_MEMORY_HINT}" if number == signal.SIGKILL else None
+    raise SourceError(f"{what}: it was killed by signal {number}", hint=hint)
 
 
 def _only_moved(complaints: Complaints, exit_code: int) -> bool:

@@ -18,7 +18,7 @@ from backupd.engine.docker.surroundings import Said, Surroundings
 from backupd.engine.docker.volumes import create_volume, find_volume, inspect_volume
 from backupd.engine.docker.workspace import PIPE_NAME
 from backupd.engine.tarcommand import create_command, extract_command, refuse_outside
-from backupd.engine.verdict import Complaints
+from backupd.engine.verdict import Complaints, refuse_death
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
 
@@ -111,9 +111,9 @@ class DockerEngine:
         """See Engine."""
         mount = _data_mount(self._existing(volume), read_only=False)
         said = self._run(["sh", "-c", script, "sh", *arguments], (mount,), WRITING)
+        refuse_death(f"script on {volume}", said.exit_code, out_of_memory=said.out_of_memory)
         if said.exit_code != 0:
-            reason = "it ran out of memory" if said.out_of_memory else said.last_line or f"exit code {said.exit_code}"
-            raise SourceError(f"script on {volume}: {reason}")
+            raise SourceError(f"script on {volume}: {said.last_line or f'exit code {said.exit_code}'}")
         return said.stdout.decode(errors="surrogateescape")
 
     def remove_leftovers(self) -> Sequence[str]:

@@ -7,11 +7,12 @@ import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
 from backupd.engine.docker.options import DockerOptions
@@ -149,4 +150,9 @@ class Helper:
 
     def _remove(self) -> None:
         with sdk_errors(f"remove the helper container {self.name}"), contextlib.suppress(NotFound):
-            self._api.remove_container(self.name, force=True, v=True)
+            try:
+                self._api.remove_container(self.name, force=True, v=True)
+            except APIError as exc:
+                if exc.status_code != HTTPStatus.CONFLICT or "already in progress" not in str(exc):
+                    raise
+                self._api.wait(self.name, timeout=self._options.timeout_seconds, condition="removed")

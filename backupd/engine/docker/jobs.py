@@ -162,14 +162,25 @@ class _Input(_Job):
 
 
 class AttachInput(_Input):
-    """TarInput whose stream is the helper's stdin."""
+    """TarInput whose stream is the helper's stdin.
+
+    When a container ends, the engine ends its side of the connection but, for minutes, neither reads nor closes the
+    other: sending must not block, and the listener tells that nobody is there.
+    """
 
     def _begin(self) -> None:
         helper = self._resources.enter_context(self._helper)
         self._listener = self._resources.enter_context(Listener(helper, self._complaints.feed))
+        self._events = select.poll()
+        self._events.register(helper.connection, select.POLLOUT)
+        self._events.register(self._listener.ended, select.POLLIN)
 
     def _send(self, view: memoryview) -> None:
-        self._helper.connection.sendall(view)
+        while view:
+            if self._listener.ended in dict(self._events.poll()):
+                raise BrokenPipeError
+            with contextlib.suppress(BlockingIOError):
+                view = view[self._helper.connection.send(view, socket.MSG_DONTWAIT) :]
 
     def _end_stream(self) -> None:
         with contextlib.suppress(OSError):  # a helper that is gone needs no telling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +24,16 @@ def connect(host: str | None, timeout_seconds: int) -> docker.APIClient:
     """Open a connection; EngineUnavailable says what stands in the way."""
     settings = kwargs_from_env()
     url = host or str(settings.get("base_url") or DEFAULT_HOST)
+    if url.startswith(("unix://", "http+unix://")):
+        _try_socket(url)
     try:
         api = docker.APIClient(
             base_url=url, version="auto", timeout=timeout_seconds, tls=settings.get("tls", False) if not host else False
         )
     except (DockerException, requests.RequestException) as exc:
-        raise _unavailable(url, exc) from exc
+        raise EngineUnavailable(
+            f"no Docker Engine at {url}: {_one_line(exc)}", hint="is DOCKER_HOST right, and does Docker run there?"
+        ) from exc
     version = tuple(int(part) for part in str(api.api_version).split("."))
     if version < OLDEST_API:
         api.close()
@@ -48,30 +53,35 @@ def sdk_errors(act: str) -> Iterator[None]:
         message = f"cannot {act}: {_one_line(exc.explanation or exc)}"
         if "bind source path does not exist" in message:
             raise VolumeMissing(message) from exc
+        if "Are you trying to mount a directory onto a file" in message:
+            raise VolumeMissing(f"cannot {act}: what is to be mounted is not a directory") from exc
         raise SourceError(message) from exc
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as exc:
         raise EngineUnavailable(f"cannot {act}: the Docker Engine does not answer ({_one_line(exc)})") from exc
 
 
-def _unavailable(url: str, exc: Exception) -> EngineUnavailable:
+def _try_socket(url: str) -> None:
+    """Find out what is wrong with a unix socket, more precisely than the SDK would say."""
+    path = Path("/" + url.partition("://")[2].lstrip("/"))
     message = f"no Docker Engine at {url}"
-    if not url.startswith(("unix://", "http+unix://", "/")):
-        return EngineUnavailable(f"{message}: {_one_line(exc)}", hint="is DOCKER_HOST right, and its port open?")
-    socket = Path("/" + url.partition("://")[2].lstrip("/") if "://" in url else url)
     try:
-        status = socket.stat()
-    except FileNotFoundError:
+        with socket.socket(socket.AF_UNIX) as attempt:
+            attempt.connect(str(path))
+    except FileNotFoundError as exc:
         hint = "start Docker, mount its socket into this container, or set DOCKER_HOST"
-        return EngineUnavailable(f"{message}: there is no such socket", hint=hint)
+        raise EngineUnavailable(f"{message}: there is no such socket", hint=hint) from exc
+    except PermissionError as exc:
+        raise EngineUnavailable(f"{message}: permission denied", hint=_permission_hint(path)) from exc
+    except OSError as exc:
+        raise EngineUnavailable(f"{message}: {exc.strerror or exc}", hint="is dockerd running?") from exc
+
+
+def _permission_hint(path: Path) -> str:
+    try:
+        gid = path.stat().st_gid
     except PermissionError:
-        return EngineUnavailable(f"{message}: its directory is closed to this user")
-    if "PermissionError" in repr(exc):
-        group = _group(status.st_gid)
-        return EngineUnavailable(
-            f"{message}: permission denied",
-            hint=f"the socket belongs to group {group}: add this user to it (compose: `group_add: [{status.st_gid}]`)",
-        )
-    return EngineUnavailable(f"{message}: {_one_line(exc)}", hint="the socket is there: is dockerd running?")
+        return f"the directory {path.parent} is closed to this user"
+    return f"the socket belongs to group {_group(gid)}: add this user to it (in compose `group_add: ['{gid}']`)"
 
 
 def _group(gid: int) -> str:
