@@ -12,7 +12,7 @@ from typing import Literal
 from backupd.archive import Member
 from backupd.errors import IntegrityError, SnapshotNotFound, SourceError
 from backupd.model import MIB
-from backupd.repository import END_OF_TAR, Archive, Manifest, Range, Repository, below, read_ranges, spans
+from backupd.repository import END_OF_TAR, Archive, Manifest, Range, Repository, below, link_target, read_ranges, spans
 
 Change = Literal["added", "removed", "changed"]
 
@@ -65,7 +65,7 @@ def cat(repository: Repository, archive: Archive, path: str, write: Callable[[by
     """
     member, span = _find(repository, archive, path)
     if member.kind == "hardlink":
-        member, span = _find(repository, archive, member.link.removeprefix("./"))
+        member, span = _find(repository, archive, link_target(member))
     if member.kind != "file":
         raise SourceError(f"{path} is not a file but a {member.kind}", hint="`backupd restore --path` restores it")
     stream = _Reader(chain(read_ranges(repository, archive, [span]), [END_OF_TAR]))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from backupd.errors import SourceError
 from backupd.model import Volume
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS acts (id INTEGER PRIMARY KEY, begun TEXT NOT NULL, act TEXT NOT NULL)"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS acts"
+    " (id INTEGER PRIMARY KEY, begun TEXT NOT NULL, decided INTEGER NOT NULL DEFAULT 0, act TEXT NOT NULL)"
+)
 
 
 class RestoreAct(msgspec.Struct, frozen=True, kw_only=True, tag="restore"):
@@ -23,37 +28,66 @@ class RestoreAct(msgspec.Struct, frozen=True, kw_only=True, tag="restore"):
     keep_old: bool
 
 
+class OpenAct(NamedTuple):
+    """An act that was begun and not ended. `decided`: it is to be finished; otherwise it is to be undone."""
+
+    number: int
+    act: RestoreAct
+    decided: bool
+
+
 class Journal:
-    """SQLite in the state directory, flushed to disk before an act begins. Safe for several processes."""
+    """SQLite in the state directory, flushed to disk before an act begins. Safe for several processes.
+
+    SourceError from every method if it can't be kept or read.
+    """
 
     def __init__(self, state: Path) -> None:
         self._path = state / "journal.sqlite"
 
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        connection.execute("PRAGMA synchronous = EXTRA")
-        connection.execute(_SCHEMA)
-        return connection
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection with a transaction that ends with the block."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
+                connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute(_SCHEMA)
+                yield connection
+        except (OSError, sqlite3.Error, msgspec.DecodeError) as exc:
+            raise SourceError(
+                f"the journal {self._path} cannot be used: {exc}",
+                hint="without it `backupd recover` looks into every configured volume: move the file away",
+            ) from exc
 
     def begin(self, act: RestoreAct, now: datetime) -> int:
         """Record an act that is about to begin; returns its number. It is on disk when this returns."""
-        with closing(self._connect()) as connection:
+        with self._connected() as connection:
             cursor = connection.execute(
                 "INSERT INTO acts (begun, act) VALUES (?, ?)", (now.isoformat(), msgspec.json.encode(act).decode())
             )
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
+    def decide(self, numbers: Sequence[int], *, forward: bool) -> None:
+        """Should the process die from now on, all of these acts are to be finished (or all undone)."""
+        with self._connected() as connection:
+            connection.executemany(
+                "UPDATE acts SET decided = ? WHERE id = ?", [(forward, number) for number in numbers]
+            )
+
     def end(self, numbers: Sequence[int]) -> None:
         """These acts are over, one way or the other, and leave nothing to do."""
-        with closing(self._connect()) as connection:
+        with self._connected() as connection:
             connection.executemany("DELETE FROM acts WHERE id = ?", [(number,) for number in numbers])
 
-    def open_acts(self) -> Sequence[tuple[int, RestoreAct]]:
+    def open_acts(self) -> Sequence[OpenAct]:
         """What was begun and not ended, oldest first: by a process that died, or by one that is at it now."""
         if not self._path.exists():
             return []
-        with closing(self._connect()) as connection:
-            rows = connection.execute("SELECT id, act FROM acts ORDER BY id").fetchall()
-        return [(number, msgspec.json.decode(act, type=RestoreAct)) for number, act in rows]
+        with self._connected() as connection:
+            rows = connection.execute("SELECT id, act, decided FROM acts ORDER BY id").fetchall()
+            return [
+                OpenAct(number, msgspec.json.decode(act, type=RestoreAct), bool(decided))
+                for number, act, decided in rows
+            ]

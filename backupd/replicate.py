@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from backupd.errors import BackupdError, IntegrityError, ObjectExists, ObjectNotFound
 from backupd.ports import Progress
@@ -11,68 +11,80 @@ from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, re
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """A snapshot that a store lacks, and a repository that has it."""
+class Holding:
+    """A repository, and the snapshots of a plan that it holds, newest first."""
 
-    manifest: Manifest
-    source: Repository
+    repository: Repository
+    manifests: tuple[Manifest, ...]
+
+    @property
+    def name(self) -> str:
+        """The store's name."""
+        return self.repository.store.name
+
+    def has(self, snapshot_id: str) -> bool:
+        """Whether it holds a snapshot."""
+        return any(manifest.id == snapshot_id for manifest in self.manifests)
+
+    def with_newest(self, manifest: Manifest) -> Holding:
+        """The same with one snapshot more."""
+        return replace(self, manifests=(manifest, *self.manifests))
 
 
-def lagging(repositories: Sequence[Repository], plan: str) -> Mapping[str, Sequence[Owed]]:
-    """What each store lacks of a plan's snapshots, by store name, oldest first.
+def look(repository: Repository, plan: str) -> Holding:
+    """What a repository holds of a plan now."""
+    return Holding(repository, tuple(found for found in repository.snapshots()[0] if found.plan == plan))
 
-    A store is owed what is newer than its own newest snapshot of the plan: what is older and absent there was pruned.
+
+def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:
+    """What the target lacks of the others' snapshots, oldest first.
+
+    It is owed what is newer than its own newest one: what is older and absent there was pruned.
     """
-    held: dict[str, list[Manifest]] = {}
-    everywhere: dict[str, Owed] = {}
-    for repository in repositories:
-        manifests = [manifest for manifest in repository.snapshots()[0] if manifest.plan == plan]
-        held[repository.store.name] = manifests
-        for manifest in manifests:
-            everywhere.setdefault(manifest.id, Owed(manifest, repository))
-    inorder = sorted(everywhere.values(), key=lambda owed: owed.manifest.time)
-    return {
-        name: [owed for owed in inorder if not manifests or owed.manifest.time > manifests[0].time]
-        for name, manifests in held.items()
-    }
+    newest = target.manifests[0].time if target.manifests else None
+    everywhere = {manifest.id: manifest for holding in holdings for manifest in holding.manifests}
+    owed = [manifest for manifest in everywhere.values() if newest is None or manifest.time > newest]
+    return sorted(owed, key=lambda manifest: manifest.time)
 
 
-def catch_up(
-    owed: Mapping[str, Sequence[Owed]],
-    primary: Repository,
-    manifest: Manifest,
-    others: Sequence[Repository],
-    progress: Progress,
-) -> dict[str, BackupdError]:
-    """Copy the new snapshot, and what was owed before it, to the other stores; returns the stores that failed, and why.
+def catch_up(target: Holding, holdings: Sequence[Holding], progress: Progress) -> BackupdError | None:
+    """Copy to the target what it lacks; returns what went wrong, if anything did.
 
-    A snapshot that is damaged where it would be copied from is passed over; any other failure ends the work on that
-    store, and the next run resumes it.
+    A snapshot that is damaged in one store is taken from another; one that is damaged in all is passed over. Any other
+    failure ends the work, and the next run resumes it.
     """
-    failures: dict[str, BackupdError] = {}
-    for target in others:
-        for debt in (*owed.get(target.store.name, ()), Owed(manifest, primary)):
+    failure: BackupdError | None = None
+    for manifest in lagging(target, holdings):
+        damage: BackupdError | None = None
+        for source in (held.repository for held in holdings if held.has(manifest.id)):
             try:
-                copy_snapshot(debt.manifest, debt.source, target, progress)
+                copy_snapshot(manifest, source, target.repository, progress)
             except IntegrityError as exc:
-                failures[target.store.name] = exc
+                damage = exc
             except BackupdError as exc:
-                failures[target.store.name] = exc
+                return exc
+            else:
+                damage = None
                 break
-    return failures
+        failure = failure or damage
+    return failure
 
 
 def copy_snapshot(manifest: Manifest, source: Repository, target: Repository, progress: Progress) -> None:
-    """Copy a snapshot and all it needs; what the target holds already is not sent again. The manifest goes last."""
+    """Copy a snapshot and all it needs; what the target holds already is not sent again. The manifest goes last.
+
+    Several processes may do so at once: whoever comes second finds that what it copied is there.
+    """
     missing = [ref for archive in manifest.archives for ref in archive.objects if not _holds(target, ref)]
     progress.begin(f"{manifest.short_id} → {target.store.name}", sum(ref.size for ref in missing))
     try:
         for ref in missing:
             _copy(ref, source, target, progress)
-        target.commit(manifest)
-    except ObjectExists:
-        if manifest.id not in target.snapshot_ids():
-            raise
+        try:
+            target.commit(manifest)
+        except ObjectExists:
+            if target.load(manifest.id) != manifest:
+                raise
     finally:
         progress.end()
 
@@ -85,8 +97,12 @@ def _holds(target: Repository, ref: ObjectRef) -> bool:
 
 
 def _copy(ref: ObjectRef, source: Repository, target: Repository, progress: Progress) -> None:
-    with HashedWriter(target.store, ref.key, ref.size) as writer:
-        for piece in read_pieces(source.store, ref):
-            writer.write(piece)
-            progress.advance(len(piece))
-        writer.commit()
+    try:
+        with HashedWriter(target.store, ref.key, ref.size) as writer:
+            for piece in read_pieces(source.store, ref):
+                writer.write(piece)
+                progress.advance(len(piece))
+            writer.commit()
+    except ObjectExists:
+        if not _holds(target, ref):
+            raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import zstandard
 
@@ -24,7 +25,11 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Compressed bytes decompressed at a time: 16 KiB of the densest zstd come to 512 MiB, of real data to some 40 KiB.
 _ZSTD_STEP = 16 * KIB
 
+_FORMATS = "what can be imported is a tar, as it is or compressed with gzip or zstd"
+
 IMPORT_PLAN = "import"
+
+_T = TypeVar("_T")
 
 
 def export_tar(
@@ -102,16 +107,23 @@ def _check(path: Path, guard: TarGuard, progress: Progress) -> None:
     try:
         with path.open("rb") as file:
             for piece in _plain(file, path):
-                for member in walker.feed(memoryview(piece)):
+                for member in _understood(path, partial(walker.feed, memoryview(piece))):
                     guard.check(member)
                 progress.advance(len(piece))
-        walker.finish()
+        _understood(path, walker.finish)
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     finally:
         progress.end()
     if not walker.members:
         raise IntegrityError(f"{path} holds no files")
+
+
+def _understood(path: Path, step: Callable[[], _T]) -> _T:
+    try:
+        return step()
+    except IntegrityError as exc:
+        raise IntegrityError(f"{path} cannot be imported: {exc}", hint=_FORMATS) from exc
 
 
 def _plain(file: BinaryIO, path: Path) -> Iterator[bytes]:

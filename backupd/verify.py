@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
+from threading import Lock
+
+from blake3 import blake3
 
 from backupd.archive import ChunkRef, Member, TarWalker
 from backupd.errors import IntegrityError, ObjectNotFound
 from backupd.ports import Progress
-from backupd.repository import Archive, Manifest, ObjectRef, Repository
+from backupd.repository import Archive, Manifest, ObjectRef, Repository, read_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,49 @@ class Finding:
     problem: str | None = None
 
 
+class _ObjectHashes:
+    """Hashes objects along with the pieces that are read of them, as long as these come without gaps. Thread-safe.
+
+    Memory: pieces that were fetched and whose chunks have not passed yet.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: dict[tuple[str, int], bytes] = {}
+        self._states: dict[str, tuple[blake3, int]] = {}
+
+    def fetched(self, key: str, offset: int, piece: bytes) -> None:
+        """A piece was read, maybe ahead of others."""
+        with self._lock:
+            self._waiting[key, offset] = piece
+
+    def passed(self, key: str, offset: int) -> None:
+        """The chunk at `offset` comes out: all pieces up to there have been fetched."""
+        with self._lock:
+            ready = sorted(at for held, at in self._waiting if held == key and at <= offset)
+            for at in ready:
+                piece = self._waiting.pop((key, at))
+                state, position = self._states.get(key) or (blake3(), 0)
+                if at == position:
+                    state.update(piece)
+                    self._states[key] = state, position + len(piece)
+
+    def position(self, key: str) -> int:
+        """How far the object is hashed."""
+        return self._states[key][1] if key in self._states else 0
+
+    def digest(self, key: str) -> str:
+        """The hash of what was hashed."""
+        return self._states[key][0].hexdigest()
+
+
 @dataclass(slots=True)
 class Verifier:
-    """Checks archives of one repository, newest first; a chunk that several archives share is read once.
+    """Checks archives of one repository, oldest first; a chunk that several archives share is read once.
 
-    `fraction` of the chunks is read: 0 looks at sizes and reads indexes and file lists only, 1 reads everything and
-    follows the tar streams, what is between reads chunks drawn by `random`. Memory: some 150 bytes a chunk read.
+    `fraction` of the chunks is read: 0 looks at sizes and reads indexes and file lists only, 1 reads everything,
+    follows the tar streams and compares the hashes of whole objects, what is between reads chunks drawn by `random`.
+    Memory: some 150 bytes a chunk read.
     """
 
     repository: Repository
@@ -36,10 +76,12 @@ class Verifier:
     random: Random
     _seen: set[tuple[str, int]] = field(default_factory=set)
     _sizes: dict[str, int | None] = field(default_factory=dict)
+    _whole: dict[str, bool] = field(default_factory=dict)
+    _hashes: _ObjectHashes = field(default_factory=_ObjectHashes)
 
     def verify(self, manifests: Iterable[Manifest]) -> Iterator[Finding]:
         """A finding for every archive. Damage is a finding; a store that can't be asked is an error."""
-        for manifest in manifests:
+        for manifest in sorted(manifests, key=lambda manifest: manifest.time):
             for archive in manifest.archives:
                 self.progress.begin(f"{manifest.short_id} {archive.volume}", archive.plain_size)
                 try:
@@ -61,11 +103,18 @@ class Verifier:
         listed = sum(1 for _ in self.repository.files(archive))
         if listed != archive.members:
             raise IntegrityError(f"{archive.files.key} lists {listed} of {archive.members} members")
-        unread = [ref for ref in refs if (index.archives[ref.archive], ref.offset) not in self._seen]
+        read = self._chunks(archive, refs, index.archives)
+        if self.fraction >= 1:
+            for ref in archive.needs:
+                self._check_hash(ref)
+        return read
+
+    def _chunks(self, archive: Archive, refs: list[ChunkRef], keys: list[str]) -> int:
+        unread = [ref for ref in refs if (keys[ref.archive], ref.offset) not in self._seen]
         if self.fraction >= 1 and len(unread) == len(refs):
-            return self._walk(archive, refs, index.archives)
+            return self._walk(archive, refs, keys)
         chosen = [ref for ref in unread if self.fraction >= 1 or self.random.random() < self.fraction]
-        return sum(len(chunk) for chunk in self._read(archive, chosen, index.archives))
+        return sum(len(chunk) for chunk in self._read(archive, chosen, keys))
 
     def _check_size(self, ref: ObjectRef) -> None:
         if ref.key not in self._sizes:
@@ -79,9 +128,26 @@ class Verifier:
         if size != ref.size:
             raise IntegrityError(f"{ref.key} has {size} bytes instead of {ref.size}")
 
+    def _check_hash(self, ref: ObjectRef) -> None:
+        """What no chunk covers, or was read out of order, is read for it: the rest of archives that were pruned."""
+        if ref.key not in self._whole:
+            self._whole[ref.key] = self._is_whole(ref)
+        if not self._whole[ref.key]:
+            raise IntegrityError(f"{ref.key} is not what was written")
+
+    def _is_whole(self, ref: ObjectRef) -> bool:
+        if self._hashes.position(ref.key) == ref.size:
+            return self._hashes.digest(ref.key) == ref.blake3
+        try:
+            return all(True for _ in read_pieces(self.repository.store, ref))
+        except IntegrityError:
+            return False
+
     def _read(self, archive: Archive, refs: list[ChunkRef], keys: list[str]) -> Iterator[bytes | memoryview]:
-        for ref, chunk in zip(refs, self.repository.reader(archive, keys).chunks(refs), strict=True):
+        reader = self.repository.reader(archive, keys, self._hashes.fetched if self.fraction >= 1 else None)
+        for ref, chunk in zip(refs, reader.chunks(refs), strict=True):
             self._seen.add((keys[ref.archive], ref.offset))
+            self._hashes.passed(keys[ref.archive], ref.offset)
             self.progress.advance(len(chunk))
             yield chunk
 

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,10 @@ volumes: {{data: {{volume: {volume}}}}}
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way to back up. `again` is None for what makes no sense a second time; `config` is a backupd.yaml."""
+    """One way to back up. `again` is None for what makes no sense a second time; `config` is a backupd.yaml.
+
+    `whole` says that time and memory of its processes tell all, since none of them runs elsewhere.
+    """
 
     name: str
     label: str
@@ -41,8 +46,7 @@ class Contender:
     prepare: str | None = None
     config: str | None = None
     clean: str | None = None
-    memory: bool = True
-    comparable: bool = True
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,6 @@ def contenders(docker: Docker | None) -> list[Contender]:
         *_tar(docker),
     ]
     if docker:
-        into = "docker volume rm -f backupd-bench-out"
         out.append(
             Contender(
                 BACKUPD_DOCKER,
@@ -72,8 +75,7 @@ def contenders(docker: Docker | None) -> list[Contender]:
                 backup,
                 f"{restore} --into backupd-bench-out",
                 config=_DOCKER,
-                clean=into,
-                comparable=False,
+                clean="docker volume rm -f backupd-bench-out",
             )
         )
     if shutil.which("restic"):
@@ -108,7 +110,7 @@ def _tar(docker: Docker | None) -> list[Contender]:
     unzstd = 'zstd -q -dc "$REPO/data.tar.zst" | tar -C "$OUT" -xf -'
     if docker:
         run = 'docker run --rm -v "$VOLUME":/data -v "$REPO":/backup "$ALPINE" tar czf /backup/data.tar.gz -C /data .'
-        guide = Contender("guide", "the guide's docker run … tar czf (alpine's BusyBox)", run, memory=False)
+        guide = Contender("guide", "the guide's docker run … tar czf (alpine's BusyBox)", run, whole=False)
     else:
         run = 'tar -C "$SOURCE" -czf "$REPO/data.tar.gz" .'
         guide = Contender("guide", "stand-in for the guide's docker run: GNU tar czf", run)
@@ -128,7 +130,14 @@ def _tar(docker: Docker | None) -> list[Contender]:
 class Place:
     """The directories of one contender, and the environment that its commands run in."""
 
-    def __init__(self, contender: Contender, work: Path, source: Path, docker: Docker | None = None) -> None:
+    def __init__(
+        self,
+        contender: Contender,
+        work: Path,
+        source: Path,
+        docker: Docker | None = None,
+        words: Mapping[str, str] | None = None,
+    ) -> None:
         self.contender = contender
         self._work = work / contender.name
         self.repo, self.out, self._home = (self._work / name for name in ("repo", "out", "home"))
@@ -145,7 +154,7 @@ class Place:
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
             "BACKUPD_CONFIG": str(self._work / "backupd.yaml"),
         }
-        self._words = {"home": self._home, "repo": self.repo, "source": source}
+        self._words = {"home": self._home, "repo": self.repo, "source": source, **(words or {})}
         if docker:
             self.environment |= {"DOCKER_HOST": docker.host, "VOLUME": docker.volume, "ALPINE": docker.alpine}
             self._words |= {"docker_host": docker.host, "volume": docker.volume, "helper": docker.helper}
@@ -168,6 +177,8 @@ class Place:
 
     def remove(self) -> None:
         """Leave nothing behind."""
+        with suppress(subprocess.CalledProcessError):
+            self._quietly(self.contender.clean)
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _quietly(self, command: str | None) -> None:

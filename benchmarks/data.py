@@ -87,9 +87,8 @@ def change_one_percent(root: Path, size: int, seed: int) -> None:
         (rows,) = connection.execute("SELECT count(*) FROM trips").fetchone()
         first = rng.randrange(rows * 9 // 10)
         last = first + rows * budget // 10 // int(_SHARES["sqlite"] * size)
-        connection.execute(
-            "UPDATE trips SET owner = owner + 1, title = upper(title) WHERE id BETWEEN ? AND ?", (first, last)
-        )
+        statement = "UPDATE trips SET owner = owner + 1, title = upper(title) WHERE id BETWEEN ? AND ?"
+        connection.execute(statement, (first, last))
 
 
 def scattered_change(root: Path, size: int, seed: int) -> None:
@@ -121,9 +120,8 @@ def _database(path: Path, writer: Writer, size: int) -> None:
     path.parent.mkdir(parents=True)
     rng = writer.rng
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "CREATE TABLE trips (id INTEGER PRIMARY KEY, owner INTEGER, title TEXT, notes TEXT, track BLOB)"
-        )
+        columns = "id INTEGER PRIMARY KEY, owner INTEGER, title TEXT, notes TEXT, track BLOB"
+        connection.execute(f"CREATE TABLE trips ({columns})")
         connection.executemany(
             "INSERT INTO trips (owner, title, notes, track) VALUES (?, ?, ?, ?)",
             (

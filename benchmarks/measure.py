@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -20,9 +21,10 @@ class CommandFailed(Exception):  # noqa: N818  (reads as what it is)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `peak_bytes` is the resident memory of the largest process of the command."""
+    """One run. `peak_bytes` is the resident memory of the largest process of the command, the rest is of all."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     stored_bytes: int = 0
 
@@ -50,20 +52,16 @@ class Results:
     def of(self, phase: str, contender: str) -> list[Run]:
         return self.runs.get((phase, contender), [])
 
-    def seconds(self, phase: str, contender: str) -> float | None:
+    def median(self, phase: str, contender: str, of: str) -> float | None:
         runs = self.of(phase, contender)
-        return statistics.median(run.seconds for run in runs) if runs else None
-
-    def stored(self, phase: str, contender: str) -> float | None:
-        runs = self.of(phase, contender)
-        return statistics.median(run.stored_bytes for run in runs) if runs else None
+        return statistics.median(getattr(run, of) for run in runs) if runs else None
 
     def peak(self, phase: str, contender: str) -> int:
         return max((run.peak_bytes for run in self.of(phase, contender)), default=0)
 
-    def ratio(self, phase: str, over: str, under: str, *, of: str = "seconds", under_phase: str = "") -> Ratio | None:
+    def ratio(self, phase: str, over: str, under: str, *, of: str = "seconds") -> Ratio | None:
         """How many times more `over` took than `under`, round by round."""
-        pairs = zip(self.of(phase, over), self.of(under_phase or phase, under), strict=False)
+        pairs = zip(self.of(phase, over), self.of(phase, under), strict=False)
         ratios = [getattr(a, of) / getattr(b, of) for a, b in pairs if getattr(b, of)]
         return Ratio(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
@@ -79,11 +77,12 @@ def run(command: str, environment: Mapping[str, str]) -> Run:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            process_group=0,
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
         seconds = time.perf_counter() - started
@@ -92,7 +91,7 @@ def run(command: str, environment: Mapping[str, str]) -> Run:
             output.seek(0)
             said = output.read().decode(errors="replace")[-2000:]
             raise CommandFailed(f"`{command}` ended with {process.returncode}:\n{said}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def busy_share(seconds: float = 1.0) -> float:

@@ -6,19 +6,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from urllib.parse import urlsplit
 
+import boto3
+
 from benchmarks import data
-from benchmarks.contenders import BACKUPD, Contender, Place, contenders
+from benchmarks.contenders import BACKUPD, Place, contenders
 from benchmarks.measure import run
 from benchmarks.scenarios import Bench
+from tests.support import seaweedfs
 
 _CONFIG = """\
 engine: mounted
-state_dir: {{home}}/state
-stores:
-  s3: {{{{type: s3, bucket: bench, endpoint_url: "{url}", access_key_id: {key}, secret_access_key: {secret}}}}}
-volumes: {{{{data: {{{{path: {{source}}}}}}}}}
+state_dir: {home}/state
+stores: {{s3: {{type: s3, bucket: bench, endpoint_url: "{url}", access_key_id: {key}, secret_access_key: {secret}}}}}
+volumes: {{data: {{path: {source}}}}}
 """
 
 
@@ -58,10 +61,6 @@ class Relay:
 
 @contextmanager
 def _server(bench: Bench) -> Iterator[Relay]:
-    import boto3  # here, since it would add to the memory that every command starts with
-
-    from tests.support import seaweedfs
-
     directory = bench.work / "seaweedfs"
     directory.mkdir()
     with seaweedfs.running(directory) as server:
@@ -78,15 +77,13 @@ def _server(bench: Bench) -> Iterator[Relay]:
 
 def one_file(bench: Bench) -> None:
     """Back the mixed volume up to S3, then ask for one file of it, in two ways."""
-    from tests.support.seaweedfs import ACCESS_KEY, SECRET_KEY
-
     with (
         bench.volume(f"mixed-{bench.size // data.MIB}", lambda root: data.mixed(root, bench.size)) as source,
         _server(bench) as relay,
     ):
         backupd = next(contender for contender in contenders(None) if contender.name == BACKUPD)
-        config = _CONFIG.format(url=relay.url, key=ACCESS_KEY, secret=SECRET_KEY)
-        place = Place(Contender(BACKUPD, backupd.label, backupd.first, config=config), bench.work, source)
+        words = {"url": relay.url, "key": seaweedfs.ACCESS_KEY, "secret": seaweedfs.SECRET_KEY}
+        place = Place(replace(backupd, config=_CONFIG), bench.work, source, words=words)
         place.fresh()
         bench.say(
             f"  backup to S3     {run(backupd.first, place.environment).seconds:7.2f} s (through a relay that counts)"

@@ -95,7 +95,7 @@ def small_files(bench: Bench) -> None:
 
 
 def large(bench: Bench) -> None:
-    """backupd alone: whether its memory grows with the volume."""
+    """Whether the memory of backupd grows with the volume."""
     with bench.volume(f"large-{bench.large // data.MIB}", lambda root: data.large(root, bench.large)) as source:
         bench.results.data_bytes["large"] = data.size_of(source)
         wanted = [contender for contender in contenders(None) if contender.name == BACKUPD]
@@ -147,9 +147,10 @@ def _restore(bench: Bench, phase: str, places: Sequence[Place], *, check: bool) 
 
 def _note(bench: Bench, phase: str, place: Place, took: Run) -> None:
     bench.results.runs[phase, place.contender.name].append(took)
+    stored = f"  {took.stored_bytes / data.MIB:8.1f} MiB stored" if took.stored_bytes else ""
+    time = f"{took.seconds:7.2f} s  {took.cpu_seconds:6.2f} s of processors"
     bench.say(
-        f"  {phase:<16} {place.contender.name:<15} {took.seconds:7.2f} s  {took.peak_bytes / data.MIB:5.0f} MiB of memory"
-        + (f"  {took.stored_bytes / data.MIB:8.1f} MiB stored" if took.stored_bytes else "")
+        f"  {phase:<16} {place.contender.name:<15} {time}  {took.peak_bytes / data.MIB:4.0f} MiB of memory{stored}"
     )
 
 

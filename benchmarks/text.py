@@ -8,31 +8,10 @@ from collections.abc import Iterator
 from random import Random
 
 PAGE = 8192
-_SYLLABLES = [
-    "ba",
-    "ce",
-    "di",
-    "fo",
-    "gu",
-    "la",
-    "me",
-    "ni",
-    "ro",
-    "su",
-    "ta",
-    "ve",
-    "xi",
-    "zo",
-    "an",
-    "er",
-    "in",
-    "or",
-    "un",
-    "est",
-    "ion",
-    "ment",
-    "al",
-]
+_SYLLABLES = (
+    *("ba", "ce", "di", "fo", "gu", "la", "me", "ni", "ro", "su", "ta", "ve", "xi", "zo"),
+    *("an", "er", "in", "or", "un", "est", "ion", "ment", "al"),
+)
 _SERVICES = ("backend", "frontend", "worker", "postgres", "redis", "nginx")
 _ROUTES = ("/api/trips", "/api/trips/{}/photos", "/api/users/{}", "/auth/refresh", "/health", "/static/{}.js")
 _MESSAGES = ("request completed", "cache miss", "query took longer than expected", "token refreshed", "job enqueued")
@@ -93,9 +72,8 @@ class Writer:
             upper, pointers, rows = PAGE, [], []
             while True:
                 text = " ".join(words[14 * len(rows) : 14 * len(rows) + rng.randint(6, 14)]).encode()
-                head = struct.pack(
-                    "<IIIHHHHBB2x", 700 + row // 50, 0, 0, row >> 16 & 0xFFFF, row & 0xFFFF, 6, 2306, 24, 0
-                )
+                place = (row >> 16 & 0xFFFF, row & 0xFFFF)
+                head = struct.pack("<IIIHHHHBB2x", 700 + row // 50, 0, 0, *place, 6, 2306, 24, 0)
                 body = struct.pack("<q16sqib", row, rng.randbytes(16), 8_000_000_000 + row * 977, rng.getrandbits(8), 3)
                 data = (head + body + text).ljust(len(head + body + text) + 7 & ~7, b"\0")
                 if upper - len(data) < 24 + 4 * (len(rows) + 1):

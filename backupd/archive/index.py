@@ -18,7 +18,6 @@ from backupd.archive.lines import LineWriter, Sink, read_lines
 from backupd.errors import IntegrityError
 from backupd.model import MIB
 
-
 LARGEST_CHUNK = 16 * MIB
 """What a reader has to be ready to hold, in plain bytes; pyfastcdc cuts no larger ones."""
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from backupd.archive import ArchiveSinks, ArchiveSummary, ArchiveWriter, Codec, FileListWriter, IndexWriter
 from backupd.backup.parent import Parent
-from backupd.errors import StoreError
+from backupd.errors import IntegrityError, SourceError, StoreError
 from backupd.model import TarReport, Tool, Volume
 from backupd.ports import Clock, Progress
 from backupd.repository import Archive, Base, HashedWriter, ObjectRef, Repository, layout
@@ -75,7 +75,7 @@ class ArchiveJob:
                 known=parent.known if parent else None,
                 threads=self.repository.threads,
             )
-            summary = writer.pack(stream.readinto, self.progress.advance)
+            summary = self._packed(writer, stream, volume)
             report = stream.finish()
             index.close()
             files.close()
@@ -87,6 +87,23 @@ class ArchiveJob:
                 files=_committed(files_object),
             )
         return self._archive(origin, parent, summary, report, objects)
+
+    def _packed(self, writer: ArchiveWriter, stream: Stream, volume: str) -> ArchiveSummary:
+        """Pack the stream. One that is cut short is so for a reason, which `finish` knows."""
+        ended = False
+
+        def readinto(buffer: memoryview) -> int:
+            nonlocal ended
+            count = stream.readinto(buffer)
+            ended = not count
+            return count
+
+        try:
+            return writer.pack(readinto, self.progress.advance)
+        except IntegrityError as exc:
+            if ended:
+                stream.finish()
+            raise SourceError(f"{volume}: {exc}") from exc
 
     def _archive(
         self, origin: Origin, parent: Parent | None, summary: ArchiveSummary, report: TarReport, objects: _Objects

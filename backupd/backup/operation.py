@@ -9,13 +9,24 @@ from dataclasses import dataclass, field
 from backupd.archive import ChunkerParameters, codec_for
 from backupd.backup.archiving import ArchiveJob, Origin
 from backupd.backup.parent import find_parent
-from backupd.errors import BackupdError, LockedError, SourceError, StoreError, VolumeMissing
+from backupd.errors import (
+    BackupdError,
+    IntegrityError,
+    LockedError,
+    RepositoryError,
+    SourceError,
+    StoreError,
+    VolumeMissing,
+)
 from backupd.lock import volume_lock
 from backupd.model import Plan, Volume, VolumeSpec
 from backupd.ports import Store
-from backupd.replicate import catch_up, lagging
+from backupd.replicate import Holding, catch_up, look
 from backupd.repository import Archive, Failure, Manifest, Reason, Repository
 from backupd.runtime import Runtime
+
+# What speaks against one store, and not against the volumes.
+_STORE_TROUBLE = (StoreError, RepositoryError, IntegrityError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +49,35 @@ def back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store]) -> BackupResu
     A store that fails is passed over and named in the result; the next run catches it up. StoreError when none of them
     took the snapshot, SourceError when no volume could be read.
     """
-    repositories: list[Repository] = []
+    holdings: list[Holding] = []
     failures: dict[str, BackupdError] = {}
+
+    def failed(store: Store, exc: BackupdError) -> None:
+        failures[store.name] = exc
+        runtime.progress.note(f"store {store.name} failed: {exc}")
+
     for store in stores:
         try:
-            repositories.append(open_or_create(store, runtime))
+            holdings.append(look(open_or_create(store, runtime), plan.name))
         except BackupdError as exc:
-            failures[store.name] = exc
-    owed = lagging(repositories, plan.name)
-    for primary in repositories:
+            failed(store, exc)
+    for holding in holdings:
+        primary = holding.repository
         try:
+            # What other stores took while this one was away: afterwards it would pass for pruned.
+            behind = catch_up(holding, holdings, runtime.progress)
             manifest = take_snapshot(plan, runtime, primary)
-        except StoreError as exc:
-            failures[primary.store.name] = exc
-            runtime.progress.note(f"store {primary.store.name} failed: {exc}")
+        except _STORE_TROUBLE as exc:
+            failed(primary.store, exc)
             continue
-        others = [other for other in repositories if other is not primary and other.store.name not in failures]
-        failures |= catch_up(owed, primary, manifest, others, runtime.progress)
+        if behind is not None:
+            failed(primary.store, behind)
+        sources = [held.with_newest(manifest) if held is holding else held for held in holdings]
+        usable = [held for held in sources if held.name not in failures or held.name == primary.store.name]
+        for target in usable:
+            behind = None if target.name == primary.store.name else catch_up(target, usable, runtime.progress)
+            if behind is not None:
+                failed(target.repository.store, behind)
         return BackupResult(manifest, primary.store.name, {name: str(exc) for name, exc in failures.items()})
     raise next(iter(failures.values()))
 

@@ -42,7 +42,7 @@ def find_parent(
     """
     for manifest in manifests:
         archive = manifest.archive(volume)
-        if archive is None:
+        if archive is None or manifest.reason == "safety":  # which is soon pruned, and may be of another volume
             continue
         if full_every.age is not None and now - archive.base.time >= full_every.age:
             return None

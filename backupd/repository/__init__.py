@@ -12,7 +12,7 @@ from backupd.repository.manifest import (
 )
 from backupd.repository.objects import HashedWriter, read_checked, read_pieces
 from backupd.repository.repository import Repository
-from backupd.repository.selection import Range, Selection, below, normalized, select_paths, spans
+from backupd.repository.selection import Range, Selection, below, link_target, normalized, select_paths, spans
 
 __all__ = [
     "END_OF_TAR",
@@ -28,6 +28,7 @@ __all__ = [
     "RepositoryConfig",
     "Selection",
     "below",
+    "link_target",
     "normalized",
     "read_checked",
     "read_pieces",

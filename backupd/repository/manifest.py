@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Literal, TypeVar
 
 import msgspec
+from blake3 import blake3
 
 from backupd.archive import ChunkerParameters
 from backupd.errors import IntegrityError, RepositoryError
@@ -117,9 +119,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(archive.stored_size + archive.index.size + archive.files.size for archive in self.archives)
 
 
+# The last member of a stored document, `blake3`: the hash of all bytes before the comma that it follows.
+_SEAL = re.compile(rb',\n "blake3": "([0-9a-f]{64})"\n\}\n')
+_SEAL_SIZE = len(',\n "blake3": ""\n}\n') + 64
+
+
 def encode(document: RepositoryConfig | Manifest) -> bytes:
-    """As stored: JSON that a person can read."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+    """As stored: JSON that a person can read, sealed with a hash of itself."""
+    body = msgspec.json.format(msgspec.json.encode(document), indent=1).removesuffix(b"\n}")
+    return b'%b,\n "blake3": "%b"\n}\n' % (body, blake3(body).hexdigest().encode())
 
 
 _T = TypeVar("_T", RepositoryConfig, Manifest)
@@ -130,7 +138,13 @@ class _Versioned(msgspec.Struct):
 
 
 def decode(data: bytes, kind: type[_T], key: str) -> _T:
-    """A stored document; RepositoryError if a later version wrote it, IntegrityError if it is not what it should be."""
+    """A stored document; RepositoryError if a later version wrote it, IntegrityError if it is not what it should be.
+
+    Fields that are not known are left alone. The seal is that of every format.
+    """
+    seal = _SEAL.fullmatch(data, max(0, len(data) - _SEAL_SIZE))
+    if seal is None or blake3(data[: seal.start()]).hexdigest().encode() != seal[1]:
+        raise IntegrityError(f"{key} is damaged: it is not what was written")
     try:
         version = msgspec.json.decode(data, type=_Versioned).format
         if version > FORMAT:

@@ -54,18 +54,22 @@ class Repository:
         except RepositoryError as exc:
             if exc.__cause__ is None:
                 raise
-        stranger = next((info.key for info in store.list() if not info.key.startswith("probe/")), None)
-        if stranger is not None:
+        keys = (info.key for info in store.list() if not info.key.startswith("probe/"))
+        stranger = next((key for key in keys if key != layout.CONFIG), None)
+        config = RepositoryConfig(id=new_id(), created=now, chunker=chunker)
+        try:
+            if stranger is None:
+                store.put(layout.CONFIG, encode(config))
+                return cls(store, config, threads)
+        except ObjectExists:
+            return cls.open(store, threads=threads)  # another backupd was faster
+        try:
+            return cls.open(store, threads=threads)  # … and has stored something already
+        except RepositoryError as exc:
             raise RepositoryError(
                 f"store {store.name} is not a repository, and not empty: it holds {stranger}",
                 hint="give backupd a directory or a bucket prefix of its own",
-            )
-        config = RepositoryConfig(id=new_id(), created=now, chunker=chunker)
-        try:
-            store.put(layout.CONFIG, encode(config))
-        except ObjectExists:  # another backupd was faster
-            return cls.open(store, threads=threads)
-        return cls(store, config, threads)
+            ) from exc
 
     def snapshot_ids(self) -> set[str]:
         """The ids of all snapshots, by their keys alone."""
@@ -138,15 +142,23 @@ class Repository:
         """The file list of an archive, streamed. Damage surfaces at the latest when it has been read to its end."""
         return read_file_list(read_pieces(self.store, archive.files), f"{self.store.name}: {archive.files.key}")
 
-    def reader(self, archive: Archive, keys: Sequence[str]) -> ArchiveReader:
-        """A reader of chunks; `keys` are the data objects that the index's numbers refer to."""
+    def reader(
+        self, archive: Archive, keys: Sequence[str], fetched: Callable[[str, int, bytes], None] | None = None
+    ) -> ArchiveReader:
+        """A reader of chunks; `keys` are the data objects that the index's numbers refer to.
+
+        `fetched` is told key, offset and content of every piece that was read of a data object, by several threads.
+        """
         codecs: dict[str, Codec] = {key: codec_of(key) for key in keys}
 
         def fetch(number: int, offset: int, size: int) -> bytes:
             try:
-                return self.store.read(keys[number], offset, size)
+                stored = self.store.read(keys[number], offset, size)
             except ObjectNotFound as exc:
                 raise IntegrityError(f"{self.store.name}: {keys[number]} is missing") from exc
+            if fetched is not None:
+                fetched(keys[number], offset, stored)
+            return stored
 
         return ArchiveReader(
             fetch,

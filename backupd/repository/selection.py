@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,11 +18,12 @@ class Selection:
     """Plain ranges of the stream, sorted and merged, that together are a tar of the wanted members.
 
     With them come the directories above, for their owners and modes, and the files that wanted hard links lead to.
-    `size` is that of the ranges in bytes.
+    `size` is that of the ranges in bytes. `paths` are the wanted ones, without those that lie below others.
     """
 
     ranges: tuple[Range, ...]
     members: int
+    paths: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -53,38 +55,56 @@ def below(path: str, wanted: str) -> bool:
     return wanted in (".", path) or path.startswith(f"{wanted}/")
 
 
+def link_target(member: Member) -> str:
+    """The path that a hard link names, as file lists have it."""
+    return str(PurePosixPath(member.link))
+
+
 def select_paths(read: Callable[[], Iterable[tuple[Member, Range]]], paths: Sequence[str]) -> Selection:
     """The members at and below `paths`; SourceError names a path that the archive does not hold.
 
-    `read` is called once, and a second time when hard links have to be followed. Memory: what was selected.
+    `read` is called once, and a second time when hard links have to be followed. Memory: ranges that are not adjacent.
     """
-    chosen: set[Range] = set()
+    wanted = set(paths)
+    above = {parent for path in paths for parent in _parents(path)}
+    chosen: list[Range] = []
     found: set[str] = set()
-    above = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
     targets: set[str] = set()
     count = 0
     for member, span in read():
-        hits = [path for path in paths if below(member.path, path)]
+        hits = wanted.intersection((member.path, *_parents(member.path)))
         if hits:
-            found.update(hits)
+            found |= hits
             count += 1
             if member.kind == "hardlink":
-                targets.add(normalized(member.link))
+                targets.add(link_target(member))
         if hits or (member.kind == "dir" and member.path in above):
-            chosen.add(span)
+            _append(chosen, span)
     for path in paths:
         if path not in found:
             raise SourceError(f"the archive holds no {path}", hint="`backupd ls ID VOLUME` shows what it holds")
     if targets:
-        chosen.update(span for member, span in read() if member.path in targets)
-    return Selection(_merged(sorted(chosen)), count)
+        leading_to = [span for member, span in read() if member.path in targets]
+        both, chosen = heapq.merge(chosen, leading_to), []
+        for span in both:
+            _append(chosen, span)
+    outermost = tuple(path for path in dict.fromkeys(paths) if wanted.isdisjoint(_parents(path)))
+    return Selection(tuple(chosen), count, outermost)
 
 
-def _merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    merged: list[Range] = []
-    for start, end in ranges:
-        if merged and merged[-1][1] == start:
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((start, end))
-    return tuple(merged)
+def _parents(path: str) -> Iterator[str]:
+    """The directories above, innermost first, the root last."""
+    end = path.rfind("/")
+    while end > 0:
+        yield path[:end]
+        end = path.rfind("/", 0, end)
+    if path != ".":
+        yield "."
+
+
+def _append(ranges: list[Range], span: Range) -> None:
+    """Add a range that begins no earlier than the last one, merging what touches."""
+    if ranges and span[0] <= ranges[-1][1]:
+        ranges[-1] = (ranges[-1][0], max(ranges[-1][1], span[1]))
+    else:
+        ranges.append(span)

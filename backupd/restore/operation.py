@@ -13,7 +13,7 @@ from backupd.lock import volume_lock
 from backupd.model import Plan, VolumeSpec
 from backupd.ports import TarInput
 from backupd.repository import END_OF_TAR, Manifest, Repository, read_ranges
-from backupd.restore.target import RestoreRequest, Step
+from backupd.restore.target import RestoreRequest, Step, looked_at_again
 from backupd.runtime import Runtime
 
 SAFETY_PLAN = "safety"
@@ -37,11 +37,13 @@ def restore(
     """Carry out a planned restore: all volumes are swapped, or none is.
 
     Every byte is extracted and checked beside the old data before the first rename. When anything fails, what was
-    swapped is swapped back and what was staged is removed; after a kill `recover` does the same from the journal.
+    swapped is swapped back and what was staged is removed. After a kill `recover` does that from the journal, or goes
+    on with all volumes if all of them had been staged.
     """
     with ExitStack() as stack:
         for step in steps:
             stack.enter_context(volume_lock(runtime.locks, step.volume))
+        steps = [looked_at_again(step) for step in steps]
         safety = _safety_snapshot(steps, request, repository, runtime)
         for step in steps:
             if step.survey is None:
@@ -56,11 +58,13 @@ def restore(
         warnings: list[str] = []
         try:
             for step in steps:
-                warnings += stage(step, request, repository, runtime)
+                warnings += stage(step, repository, runtime)
+            journal.decide(acts, forward=True)
             for step in steps:
                 step.swap.swap()
-        except BaseException:
-            _undo(steps, runtime)
+        except BaseException as exc:
+            journal.decide(acts, forward=False)
+            _undo(steps, runtime, exc)
             journal.end(acts)
             raise
         for step in steps:
@@ -69,7 +73,7 @@ def restore(
     return RestoreResult(tuple(steps), safety, tuple(warnings))
 
 
-def stage(step: Step, request: RestoreRequest, repository: Repository, runtime: Runtime) -> Sequence[str]:
+def stage(step: Step, repository: Repository, runtime: Runtime) -> Sequence[str]:
     """Extract into the staging directory; returns tar's warnings. IntegrityError before a damaged byte is written."""
     swap = step.swap
     swap.prepare()
@@ -80,7 +84,7 @@ def stage(step: Step, request: RestoreRequest, repository: Repository, runtime: 
             report = sink.finish()
     finally:
         runtime.progress.end()
-    swap.ready(request.paths)
+    swap.ready(step.selection.paths if step.selection else ())
     return report.warnings
 
 
@@ -107,9 +111,15 @@ def _safety_snapshot(
     runtime.progress.note("taking a safety snapshot of what is there now (--no-safety-snapshot skips it)")
     specs = tuple(_spec_of(step) for step in targets)
     try:
-        return take_snapshot(Plan(SAFETY_PLAN, specs, ()), runtime, repository, "safety", locked=True)
+        manifest = take_snapshot(Plan(SAFETY_PLAN, specs, ()), runtime, repository, "safety", locked=True)
+        if manifest.failures:
+            raise SourceError("; ".join(f"{failure.volume}: {failure.error}" for failure in manifest.failures))
     except BackupdError as exc:
-        raise type(exc)(f"the safety snapshot failed, nothing was changed: {exc}", hint=exc.hint) from exc
+        raise type(exc)(
+            f"the safety snapshot failed, nothing was changed: {exc}",
+            hint=exc.hint or "--no-safety-snapshot restores without one",
+        ) from exc
+    return manifest
 
 
 def _spec_of(step: Step) -> VolumeSpec:
@@ -119,7 +129,7 @@ def _spec_of(step: Step) -> VolumeSpec:
     return VolumeSpec(step.archive.volume, path=volume.source)
 
 
-def _undo(steps: Sequence[Step], runtime: Runtime) -> None:
+def _undo(steps: Sequence[Step], runtime: Runtime, reason: BaseException) -> None:
     """Put everything back. A failure leaves the journal as it is, for `recover`."""
     failed = None
     for step in steps:
@@ -128,5 +138,10 @@ def _undo(steps: Sequence[Step], runtime: Runtime) -> None:
         except BackupdError as exc:
             runtime.progress.note(f"{step.volume}: could not be put back: {exc}")
             failed = failed or exc
+        if step.survey is None:
+            runtime.progress.note(f"{step.volume} was created for this restore, and stays, empty")
     if failed is not None:
-        raise SourceError(f"the restore failed and could not be undone: {failed}", hint="run `backupd recover`")
+        raise SourceError(
+            f"the restore failed ({str(reason) or type(reason).__name__}) and could not be undone: {failed}",
+            hint="run `backupd recover`",
+        ) from reason

@@ -15,6 +15,8 @@ from backupd.errors import SourceError
 from backupd.model import KIB, Volume
 from backupd.ports import Engine
 
+Holds = Literal["old", "new"]
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -30,8 +32,8 @@ class Swap:
     """One restore into one volume; `id` is the name of its staging directory.
 
     Order of calls: prepare, extract into `staging`, ready, swap, then finish or undo. `undo` may be called in every
-    state and leaves the old data; `recover` finishes what `swap` began and undoes all else. Any call but `prepare` may
-    be repeated after a kill.
+    state but after `finish`, and leaves the old data. After a kill: `undo`, or `complete` once the swap was decided,
+    or `recover`, which finishes what `swap` began and undoes all else. Any call but `prepare` may be repeated then.
     """
 
     engine: Engine
@@ -77,9 +79,16 @@ class Swap:
         """Drop the old data (or leave them in `.backupd-old-<id>`)."""
         self._run("finish", *(["keep"] if keep_old else []))
 
-    def recover(self, *, keep_old: bool) -> Literal["old", "new"]:
-        """After a kill: finish or undo, whichever keeps the volume whole; says which data it holds now."""
-        answer = self._run("recover", *(["keep"] if keep_old else [])).strip()
+    def complete(self, *, keep_old: bool) -> Holds:
+        """Swap and finish, from wherever a kill left it after `ready`; says which data the volume holds now."""
+        return self._after_a_kill("complete", keep_old)
+
+    def recover(self, *, keep_old: bool) -> Holds:
+        """Finish or undo, whichever keeps the volume whole; says which data it holds now."""
+        return self._after_a_kill("recover", keep_old)
+
+    def _after_a_kill(self, verb: str, keep_old: bool) -> Holds:
+        answer = self._run(verb, *(["keep"] if keep_old else [])).strip()
         return "new" if answer == "new" else "old"
 
     def _run(self, verb: str, *arguments: str) -> str:

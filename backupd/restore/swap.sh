@@ -5,14 +5,20 @@
 #   .backupd-restore-ID/tree/    what was extracted
 #   .backupd-restore-ID/new-root, old-root
 #                                empty directories with the attributes that the root is to have, and had
+#   .backupd-restore-ID/root-time
+#                                an empty file with the time that the root is to have when all of this is gone
 #   .backupd-restore-ID/units    for a restore of single paths: the paths to exchange, one a line
+#   .backupd-restore-ID/parents, time.N
+#                                … the directories that they are in, one a line, and empty files with their times
 #   .backupd-old-ID/             what was there before
 #
 #   extracting → ready → moving-old → moving-new → swapped → (gone)
-#                          undoing-old ← undoing-new ←┘
+#       (gone) ← undone ← undoing-old ← undoing-new ←┘
 #
 # In every state each entry is in one place, and the state says which of two meanings the entries of the root have.
-# Needs of the image, GNU or BusyBox: sh, tar, cat, chmod, chown, df, find, mkdir, mv, rm, stat, sync, touch.
+# What a kill can cost is the root's time of change, in the instant between an entry of ours coming or going and `touch`.
+# Needs of the image, GNU or BusyBox: sh, tar, cat, chmod, chown, df, find, head, mkdir, mv, rm, rmdir, sleep, stat, sync,
+# tail, touch. Uses flock where there is one.
 set -eu
 umask 077
 LC_ALL=C
@@ -30,6 +36,13 @@ fail() {
     exit 1
 }
 
+# A script whose caller was killed runs on for a moment. The lock is on the volume's root and held by every process of
+# the script, so the next one waits for the last of them.
+if [ "$verb" != survey ] && command -v flock >/dev/null 2>&1; then
+    exec 9<.
+    flock 9
+fi
+
 flush() {
     sync -f . 2>/dev/null || sync
 }
@@ -45,6 +58,12 @@ enter() {
     flush
     mv -f "$stage/state.new" "$stage/state"
     flush
+}
+
+# Set the time of change of directory $2 to that of $1, which may be a descriptor of a file that is gone. Not every user
+# may, and then it stays what it is.
+set_time() {
+    touch -r "$1" "$2" 2>/dev/null || touch -d "@$(stat -L -c %Y "$1")" "$2" 2>/dev/null || true
 }
 
 # Move every entry of directory $1 into directory $2; what was moved before a kill is simply not found any more.
@@ -101,6 +120,7 @@ add_unit() {
         rest=${rest#*/}
         here=${parent:+$parent/}$part
         if [ -n "$rest" ] && [ -L "$here" ]; then fail "$here is a symbolic link in the volume, and $1 lies behind it"; fi
+        if [ -n "$rest" ] && [ -e "$here" ] && ! [ -d "$here" ]; then fail "$here is no directory in the volume"; fi
         if ! present "$here"; then
             unit=$here
             break
@@ -109,6 +129,21 @@ add_unit() {
     done
     present "$tree/$unit" || fail "$1 was not extracted"
     printf '%s\n' "$unit" >>"$stage/units.new"
+    number=$((number + 1))
+    parent=./$unit
+    parent=${parent%/*}
+    printf '%s\n' "$parent" >>"$stage/parents"
+    touch -r "$parent" "$stage/time.$number"
+}
+
+# Undone, the directories that units were moved out of and back into get their times back.
+reset_parents() {
+    [ -f "$stage/parents" ] || return 0
+    number=0
+    while IFS= read -r parent; do
+        number=$((number + 1))
+        set_time "$stage/time.$number" "$parent"
+    done <"$stage/parents"
 }
 
 swap() {
@@ -116,7 +151,8 @@ swap() {
     ready)
         mkdir -p "$stage/old-root"
         copy_attributes . "$stage/old-root"
-        mkdir -p "$old"
+        # Whoever may not set them should fail here, and not halfway.
+        copy_attributes "$stage/old-root" .
         enter moving-old
         ;;
     esac
@@ -134,6 +170,14 @@ swap() {
 
 undo() {
     case $(state) in
+    none)
+        # Nothing was begun, or all was over but the last `rm`: then what it kept is to stay.
+        [ -d "$stage" ] || return 0
+        keep_time
+        rmdir "$old" 2>/dev/null || true
+        forget "$stage"
+        return 0
+        ;;
     swapped | moving-new) enter undoing-new ;;
     moving-old) enter undoing-old ;;
     esac
@@ -143,24 +187,40 @@ undo() {
     fi
     if [ "$(state)" = undoing-old ]; then
         move "$old" .
+        reset_parents
         copy_attributes "$stage/old-root" .
+        enter undone
     fi
     forget "$old" "$stage"
 }
 
+finish() {
+    if [ "${1:-}" = keep ]; then forget "$stage"; else forget "$old" "$stage"; fi
+}
+
 # Remove directories of our own without touching the root's time of change. The state goes last: until then the removal
-# is simply repeated.
+# is simply repeated, which it is at once where a dying tar still writes.
 forget() {
-    time=$(stat -c %y .)
-    seconds=$(stat -c %Y .)
+    [ -d "$stage" ] || return 0
+    keep_time
+    exec 8<"$stage/root-time"
     for directory in "$@"; do
         if [ -d "$directory" ]; then
-            find "$directory" -mindepth 1 -maxdepth 1 ! -name state -exec rm -rf -- {} +
+            clear_out "$directory" 2>/dev/null || { sleep 1 && clear_out "$directory"; }
             rm -rf -- "$directory"
+            set_time /proc/self/fd/8 .
         fi
     done
-    touch -d "$time" . 2>/dev/null || touch -d "@$seconds" .
+    exec 8<&-
     flush
+}
+
+keep_time() {
+    [ -f "$stage/root-time" ] || touch -r . "$stage/root-time"
+}
+
+clear_out() {
+    find "$1" -mindepth 1 -maxdepth 1 ! -name state ! -name root-time -exec rm -rf -- {} +
 }
 
 case $verb in
@@ -179,14 +239,19 @@ survey)
 prepare)
     [ "$(state)" = none ] || fail "a restore of this snapshot was interrupted here: run \`backupd recover\`"
     time=$(stat -c %y .)
-    mkdir -p "$tree"
-    chmod ug-s "$stage" "$tree" # a setgid root would hand its bit down to everything that is extracted
-    touch -d "$time" . 2>/dev/null || true
+    seconds=$(stat -c %Y .)
+    mkdir -p "$tree" "$old"
+    touch -d "$time" . 2>/dev/null || touch -d "@$seconds" . 2>/dev/null || true
+    # What the root is to be where the tar does not say; but for a setgid bit, which would be handed down to every
+    # directory that is extracted.
+    if chown "$(stat -c %u:%g .)" "$tree" 2>/dev/null; then chmod "$(stat -c %a .)" "$tree"; fi
+    chmod ug-s "$stage" "$tree"
     enter extracting
     ;;
 ready)
     [ "$(state)" = extracting ] || fail "nothing is being extracted (state $(state))"
-    rm -f "$stage/units.new"
+    rm -f "$stage/units.new" "$stage/parents"
+    number=0
     for path in "$@"; do add_unit "$path"; done
     if [ $# -gt 0 ]; then mv -f "$stage/units.new" "$stage/units"; fi
     mkdir -p "$stage/new-root"
@@ -197,23 +262,37 @@ swap) swap ;;
 undo) undo ;;
 finish)
     [ "$(state)" = swapped ] || fail "nothing was swapped (state $(state))"
-    if [ "${1:-}" = keep ]; then forget "$stage"; else forget "$old" "$stage"; fi
+    finish "$@"
     ;;
-recover)
-    # $1: keep, if the old data are to stay. Prints what the volume holds now: old or new.
+complete)
+    # After a kill, once the swap was decided. $1: keep, if the old data are to stay. Prints what the volume holds now.
     case $(state) in
-    none | extracting | ready)
+    none)
         forget "$stage"
-        echo old
+        echo new
         ;;
-    undoing-*)
+    ready | moving-old | moving-new | swapped)
+        swap
+        finish "$@"
+        echo new
+        ;;
+    *)
         undo
         echo old
         ;;
-    *)
+    esac
+    ;;
+recover)
+    # After a kill, when nobody knows what was decided: the shortest way to a whole volume. Arguments and output as above.
+    case $(state) in
+    moving-old | moving-new | swapped)
         swap
-        if [ "${1:-}" = keep ]; then forget "$stage"; else forget "$old" "$stage"; fi
+        finish "$@"
         echo new
+        ;;
+    *)
+        undo
+        echo old
         ;;
     esac
     ;;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backupd.errors import (
     IntegrityError,
@@ -14,14 +14,14 @@ from backupd.errors import (
     VolumeInUse,
     VolumeMissing,
 )
-from backupd.model import MIB, Volume, VolumeSpec
+from backupd.model import MIB, Volume, VolumeKind, VolumeSpec
 from backupd.ports import Engine
 from backupd.repository import Archive, Manifest, Repository, Selection, select_paths, spans
 from backupd.restore.swap import Survey, Swap
 from backupd.runtime import Runtime
 
-# What BusyBox's tar gets wrong without saying so (docs/FORMAT.md): holes become a file of another name, and long names are
-# cut. What it merely loses is in `_LOST`.
+# What BusyBox's tar gets wrong without saying so (docs/FORMAT.md): holes become a file of another name, and long names
+# are cut. What it merely loses is in `_LOST`.
 _WRONG = ("sparse", "long-name")
 _LOST = ("xattr", "acl", "nanoseconds")
 
@@ -80,7 +80,9 @@ def plan_restore(
     steps = []
     for archive in archives:
         _check_stored(repository, archive)
-        target = _target(request, archive, runtime.engine, configured)
+        # A safety snapshot may be of another volume than its name says (--into): it goes back to where it was taken.
+        spec = request.into or (None if manifest.reason == "safety" else configured.get(archive.volume))
+        target = _target(spec, archive, runtime.engine)
         swap = Swap(runtime.engine, target, f"{manifest.short_id}-{runtime.new_id()[:6]}")
         steps.append(_step(request, archive, swap, repository))
     return steps
@@ -88,7 +90,7 @@ def plan_restore(
 
 def _chosen(request: RestoreRequest, manifest: Manifest) -> list[Archive]:
     chosen = []
-    for name in request.volumes or [archive.volume for archive in manifest.archives]:
+    for name in dict.fromkeys(request.volumes) or [archive.volume for archive in manifest.archives]:
         archive = manifest.archive(name)
         if archive is None:
             held = ", ".join(archive.volume for archive in manifest.archives)
@@ -97,20 +99,21 @@ def _chosen(request: RestoreRequest, manifest: Manifest) -> list[Archive]:
     return chosen
 
 
-def _target(request: RestoreRequest, archive: Archive, engine: Engine, configured: Mapping[str, VolumeSpec]) -> Volume:
-    """The volume to write: the one asked for, the configured one, or the one that was backed up."""
+def _target(spec: VolumeSpec | None, archive: Archive, engine: Engine) -> Volume:
+    """The volume to write: the one asked for or configured, else the one that was backed up. It may yet be missing."""
     recorded = archive.source
-    spec = request.into or configured.get(archive.volume)
     if spec is None:
         return engine.inspect(recorded) or recorded
     try:
         return engine.find(spec)
     except VolumeMissing:
-        if request.into is None and (spec.volume is not None) == (recorded.kind == "volume"):
+        if spec.path is not None:
+            kind: VolumeKind = "directory" if engine.name == "mounted" else "bind"
+            return Volume(name=archive.volume, kind=kind, source=spec.path)
+        assert spec.volume is not None  # exactly one of the two is set
+        if recorded.kind == "volume" and f"_{recorded.source}".endswith(f"_{spec.volume}"):
             return recorded
-        if spec.volume is not None:
-            return Volume(name=archive.volume, kind="volume", source=spec.volume)
-        raise
+        return Volume(name=archive.volume, kind="volume", source=spec.volume)
 
 
 def _check_stored(repository: Repository, archive: Archive) -> None:
@@ -126,7 +129,7 @@ def _check_stored(repository: Repository, archive: Archive) -> None:
 def _step(request: RestoreRequest, archive: Archive, swap: Swap, repository: Repository) -> Step:
     engine, volume = swap.engine, swap.volume
     selection = None
-    if request.paths:
+    if request.paths and "." not in request.paths:
         selection = select_paths(lambda: spans(repository.files(archive), archive.plain_size), request.paths)
     if engine.inspect(volume) is None:
         return Step(archive, swap, None, selection, _tar_notes(archive, engine))
@@ -137,19 +140,28 @@ def _step(request: RestoreRequest, archive: Archive, swap: Swap, repository: Rep
             f"{volume} is in use by {', '.join(user.name for user in users)}",
             hint=f"`docker stop {' '.join(user.name for user in users)}` first, or --force to write under them",
         )
-    survey = swap.survey()
+    return _surveyed(Step(archive, swap, None, selection, (*notes, *_tar_notes(archive, engine))))
+
+
+def looked_at_again(step: Step) -> Step:
+    """The step as it is by now, since a person may have thought it over for long. The volume's lock is held."""
+    return step if step.swap.engine.inspect(step.volume) is None else _surveyed(step)
+
+
+def _surveyed(step: Step) -> Step:
+    survey = step.swap.survey()
     if survey.interrupted:
         raise SourceError(
-            f"{volume} holds an interrupted restore of {', '.join(survey.interrupted)}", hint="run `backupd recover`"
+            f"{step.volume} holds an interrupted restore of {', '.join(survey.interrupted)}",
+            hint="run `backupd recover`",
         )
-    step = Step(archive, swap, survey, selection, (*notes, *_tar_notes(archive, engine)))
     if survey.free_bytes < step.size:
         raise SourceError(
-            f"{volume} has {survey.free_bytes // MIB} MiB free, and the restored data need {-(-step.size // MIB)} MiB"
-            " beside the old ones",
+            f"{step.volume} has {survey.free_bytes // MIB} MiB free, and the restored data need"
+            f" {-(-step.size // MIB)} MiB beside the old ones",
             hint="make room, or restore elsewhere with --into or --to-dir",
         )
-    return step
+    return replace(step, survey=survey)
 
 
 def _tar_notes(archive: Archive, engine: Engine) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class FaultyStore:
     def break_down(self, error: BaseException) -> None:
         self._broken = error
 
-    def _step(self) -> BaseException | None:
+    def _step(self, *, changes: bool = True) -> BaseException | None:
         with self._lock:
             self.count += 1
             if self._broken is not None:
@@ -50,7 +50,7 @@ class FaultyStore:
             self.failed = True
             if self.stays_broken:
                 self._broken = self._error
-            if not self.after:
+            if not self.after or not changes:
                 raise self._error
             return self._error
 
@@ -70,20 +70,22 @@ class FaultyStore:
         return info
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        self._step()
+        self._step(changes=False)
         return self.store.read(key, offset, length)
 
     def stat(self, key: str) -> ObjectInfo:
-        self._step()
+        self._step(changes=False)
         return self.store.stat(key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        self._step()
+        self._step(changes=False)
         return self.store.list(prefix)
 
     def delete(self, key: str) -> None:
-        self._step()
+        late = self._step()
         self.store.delete(key)
+        if late is not None:
+            raise late
 
     def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
         return self.store.remove_stale_uploads(older_than, now)

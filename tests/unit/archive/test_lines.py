@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backupd.archive import ChunkRef, FileListWriter, Index, IndexWriter, Member, read_file_list
+from backupd.archive.index import LARGEST_CHUNK
 from backupd.archive.lines import LineWriter, read_lines
 from backupd.errors import IntegrityError
 from backupd.model import MIB
@@ -33,7 +34,7 @@ MEMBERS = st.builds(
     device=st.one_of(st.none(), st.tuples(st.integers(0, 255), st.integers(0, 255))),
 )
 REFS = st.builds(
-    ChunkRef, st.text("0123456789abcdef", min_size=64, max_size=64), *(st.integers(1, 2**40), st.integers(0, 1)),
+    ChunkRef, st.text("0123456789abcdef", min_size=64, max_size=64), st.integers(1, LARGEST_CHUNK), st.integers(0, 1),
     st.integers(0, 2**50), st.integers(1, 2**40),
 )  # fmt: skip
 

@@ -1,0 +1,161 @@
+"""A store fails at its n-th operation, for every n: what is listed is whole, and the next run succeeds."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backupd.errors import BackupdError, StoreFull, StoreUnavailable
+from backupd.model import VolumeSpec
+from backupd.recover import recover
+from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.stores.memory import MemoryStore
+from backupd.verify import Verifier
+from tests.support.faulty_store import Crash, FaultyStore
+from tests.support.runtime import Place, RecordingProgress, stored
+from tools.fingerprint import differences, fingerprint
+
+Kind = tuple[str, Callable[[], BaseException], bool]
+KINDS: tuple[Kind, ...] = (
+    ("unavailable", lambda: StoreUnavailable("away"), False),
+    ("unavailable after", lambda: StoreUnavailable("away, but it was done"), True),
+    ("full", lambda: StoreFull("full"), False),
+    ("crash", Crash, False),
+    ("crash after", Crash, True),
+)
+
+
+@pytest.fixture(params=KINDS, ids=[name for name, _, _ in KINDS])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sync").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    place = Place(tmp_path, stores=[FaultyStore(MemoryStore("one"))])
+    (place.root() / "sub").mkdir(parents=True)
+    (place.root() / "sub" / "a").write_bytes(random.Random(1).randbytes(100_000))
+    (place.root() / "b").write_text("b")
+    return place
+
+
+def faulty(place: Place, number: int = 0) -> FaultyStore:
+    store = place.stores[number]
+    assert isinstance(store, FaultyStore)
+    return store
+
+
+def failures(place: Place, which: int, kind: Kind, action: Callable[[], object]) -> Iterator[int]:
+    """Carry out `action` with a failure at its first, second, … operation, until there are no more.
+
+    The stores are each time what they were at the beginning, or else every attempt would have more to do.
+    """
+    _, error, after = kind
+    beginning = [stored(store) for store in place.stores]
+    for number in range(1, 200):
+        for each, content in enumerate(beginning):
+            faulty(place, each).store = memory = MemoryStore(place.stores[each].name)
+            for key, data in content.items():
+                memory.put(key, data)
+        store = faulty(place, which)
+        store.mend()
+        store.fail_at(number, error())
+        store.after = after
+        try:
+            action()
+        except (BackupdError, Crash):
+            assert store.failed
+        happened = store.failed
+        store.mend()
+        if not happened:
+            assert number > 3
+            return
+        yield number
+    pytest.fail("it never came to an end")
+
+
+def check_all_that_is_listed(place: Place) -> None:
+    for number, _ in enumerate(place.stores):
+        repository = place.repository(number)
+        manifests, damaged = repository.snapshots()
+        assert damaged == []
+        verifier = Verifier(repository, RecordingProgress(), 1.0, random.Random(0))
+        assert [finding.problem for finding in verifier.verify(manifests) if finding.problem] == []
+
+
+def test_backup(place: Place, kind: Kind) -> None:
+    place.backup()
+    (place.root() / "b").write_text("changed")
+    before = fingerprint(place.root())
+    for number in failures(place, 0, kind, place.backup):
+        check_all_that_is_listed(place)
+        manifest = place.backup().manifest
+        target = place.base / f"copy-{number}"
+        place.restore(manifest, into=VolumeSpec("--to-dir", path=str(target)))
+        assert differences(before, fingerprint(target)) == []
+        shutil.rmtree(target)
+
+
+def test_first_backup_into_an_empty_store(place: Place, kind: Kind) -> None:
+    for _ in failures(place, 0, kind, place.backup):
+        assert place.backup().complete
+        check_all_that_is_listed(place)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_replicate(place: Place, kind: Kind, which: int) -> None:
+    place.stores.append(FaultyStore(MemoryStore("two")))
+    place.backup()
+    (place.root() / "b").write_text("changed")
+    for _ in failures(place, which, kind, place.backup):
+        check_all_that_is_listed(place)
+        last = place.backup()
+        assert last.complete
+        check_all_that_is_listed(place)
+        ids = [place.repository(number).snapshot_ids() for number in (0, 1)]
+        # A manifest whose writing seemed to fail is there all the same, and the other store has a later one instead.
+        assert ids[0] == ids[1] or (kind[0] == "unavailable after" and len(ids[0] ^ ids[1]) == 1)
+        assert last.manifest.id in ids[0] & ids[1]
+
+
+@pytest.mark.parametrize("safety", [True, False], ids=["safety", "no safety"])
+def test_restore(place: Place, kind: Kind, safety: bool) -> None:
+    restored = fingerprint(place.root())
+    snapshot = place.backup().manifest
+    (place.root() / "b").write_text("changed")
+    (place.root() / "c").touch()
+    before = fingerprint(place.root())
+
+    def attempt() -> None:
+        place.restore(snapshot, safety_snapshot=safety)
+
+    for _ in failures(place, 0, kind, attempt):
+        recover(place.runtime, [place.spec()])
+        assert differences(before, fingerprint(place.root())) == []
+        check_all_that_is_listed(place)
+    assert differences(restored, fingerprint(place.root())) == []
+
+
+def test_verify(place: Place, kind: Kind) -> None:
+    place.backup()
+    (place.root() / "b").write_text("changed")
+    place.backup()
+    assert len(list(failures(place, 0, kind, lambda: check_all_that_is_listed(place)))) > 3
+
+
+def test_plan_writes_nothing(place: Place) -> None:
+    snapshot = place.backup().manifest
+    before = stored(place.stores[0])
+    repository = place.repository()
+    steps = plan_restore(RestoreRequest(), snapshot, repository, place.runtime, {"data": place.spec()})
+    assert stored(place.stores[0]) == before
+    restore(steps, RestoreRequest(safety_snapshot=False), repository, place.runtime)
+    assert stored(place.stores[0]) == before

@@ -1,0 +1,182 @@
+"""Journal, locks, and what recover makes of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from backupd.engine import MountedEngine
+from backupd.errors import LockedError, SourceError
+from backupd.journal import Journal, RestoreAct
+from backupd.lock import volume_lock
+from backupd.model import Volume
+from backupd.recover import recover
+from backupd.restore import Swap
+from tests.support.runtime import BEGIN, Place, fill
+from tools.fingerprint import differences, fingerprint
+
+
+def volume(source: str = "/v") -> Volume:
+    return Volume(name="v", kind="directory", source=source)
+
+
+def act(source: str = "/v", swap: str = "x-1") -> RestoreAct:
+    return RestoreAct(volume=volume(source), swap=swap, keep_old=False)
+
+
+class TestJournal:
+    def test_acts(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path / "state")
+        assert journal.open_acts() == []
+        assert not (tmp_path / "state").exists()
+        first, second = (journal.begin(act(swap=swap), BEGIN) for swap in ("x-1", "x-2"))
+        journal.decide([second], forward=True)
+        assert [(open_.number, open_.act.swap, open_.decided) for open_ in Journal(tmp_path / "state").open_acts()] == [
+            (first, "x-1", False),
+            (second, "x-2", True),
+        ]
+        journal.decide([first, second], forward=False)
+        journal.end([first])
+        assert [(open_.act, open_.decided) for open_ in journal.open_acts()] == [(act(swap="x-2"), False)]
+
+    def test_a_journal_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "journal.sqlite").write_bytes(b"garbage" * 1000)
+        for action in (Journal(tmp_path).open_acts, lambda: Journal(tmp_path).begin(act(), BEGIN)):
+            with pytest.raises(SourceError, match="cannot be used") as caught:
+                action()
+            assert caught.value.hint is not None
+
+    def test_acts_that_are_not_known(self, tmp_path: Path) -> None:
+        import sqlite3  # noqa: PLC0415
+
+        Journal(tmp_path).begin(act(), BEGIN)
+        connection = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        connection.execute("UPDATE acts SET act = '{\"type\":\"later\"}'")
+        connection.close()
+        with pytest.raises(SourceError, match="cannot be used"):
+            Journal(tmp_path).open_acts()
+
+    def test_no_place_for_it(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(SourceError):
+            Journal(tmp_path / "file" / "state").begin(act(), BEGIN)
+
+
+def hold(directory: Path, source: str, held: multiprocessing.synchronize.Event) -> None:
+    with volume_lock(directory, volume(source)):
+        held.set()
+        multiprocessing.Event().wait()
+
+
+class TestLock:
+    def test_one_at_a_time(self, tmp_path: Path) -> None:
+        with volume_lock(tmp_path, volume()):
+            with pytest.raises(LockedError, match=f"process {os.getpid()}") as caught, volume_lock(tmp_path, volume()):
+                pass
+            with volume_lock(tmp_path, volume("/other")):
+                pass
+        assert caught.value.exit_code == 11
+        with volume_lock(tmp_path, volume()):
+            pass
+
+    def test_another_name_of_the_directory(self, tmp_path: Path) -> None:
+        (tmp_path / "v").mkdir()
+        (tmp_path / "link").symlink_to("v")
+        with (
+            volume_lock(tmp_path, volume(f"{tmp_path}/v")),
+            pytest.raises(LockedError),
+            volume_lock(tmp_path, volume(f"{tmp_path}/link")),
+        ):
+            pass
+
+    def test_let_go_by_death(self, tmp_path: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        held = context.Event()
+        process = context.Process(target=hold, args=(tmp_path, "/v", held))
+        process.start()
+        assert held.wait(30)
+        with pytest.raises(LockedError, match=f"process {process.pid}"), volume_lock(tmp_path, volume()):
+            pass
+        process.kill()
+        process.join()
+        process.close()
+        with volume_lock(tmp_path, volume()):
+            pass
+
+    def test_no_place_for_it(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(SourceError, match="cannot lock"), volume_lock(tmp_path / "file" / "x", volume()):
+            pass
+
+    def test_errors_of_the_work_pass_through(self, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match="mine"), volume_lock(tmp_path, volume()):
+            raise OSError("mine")
+
+
+class TestRecover:
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        place = Place(tmp_path, names=("one", "two"))
+        for name in place.names:
+            fill(place.root(name))
+        return place
+
+    def begun(self, place: Place, name: str, swap: str) -> int:
+        found = place.runtime.engine.find(place.spec(name))
+        Swap(place.runtime.engine, found, swap).prepare()
+        return Journal(place.runtime.state).begin(
+            RestoreAct(volume=found, swap=swap, keep_old=False), place.clock.now()
+        )
+
+    def test_nothing_to_do(self, place: Place) -> None:
+        assert recover(place.runtime) == []
+        assert recover(place.runtime, [place.spec("one"), place.spec("none")]) == []
+
+    def test_without_a_journal(self, place: Place) -> None:
+        before = fingerprint(place.root("one"))
+        self.begun(place, "one", "x-1")
+        (place.runtime.state / "journal.sqlite").unlink()
+        assert len(recover(place.runtime, [place.spec(name) for name in place.names])) == 1
+        assert differences(before, fingerprint(place.root("one"))) == []
+
+    def test_what_a_live_process_holds_is_left_to_it(self, place: Place) -> None:
+        self.begun(place, "one", "x-1")
+        with volume_lock(place.runtime.locks, place.runtime.engine.find(place.spec("one"))):
+            assert recover(place.runtime, [place.spec("one")]) == []
+        assert len(recover(place.runtime, [place.spec("one")])) == 1
+
+    def test_a_volume_that_is_gone(self, place: Place, tmp_path: Path) -> None:
+        self.begun(place, "one", "x-1")
+        place.root("one").rename(tmp_path / "gone")
+        (said,) = recover(place.runtime)
+        assert "is gone" in said.outcome
+        assert recover(place.runtime) == []
+
+    def test_one_that_fails_does_not_stop_the_others(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in place.names:
+            self.begun(place, name, f"{name}-1")
+        undo = Swap.undo
+
+        def failing(swap: Swap) -> None:
+            if swap.volume.name == "one":
+                raise SourceError("cannot")
+            undo(swap)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Swap, "undo", failing)
+            with pytest.raises(SourceError, match="cannot"):
+                recover(place.runtime)
+        assert [open_.act.swap for open_ in Journal(place.runtime.state).open_acts()] == ["one-1"]
+        assert len(recover(place.runtime)) == 1
+
+    def test_acts_of_another_engine_wait_for_it(self, place: Place) -> None:
+        self.begun(place, "one", "x-1")
+        engine = MountedEngine()
+        engine.name = "docker"
+        from dataclasses import replace  # noqa: PLC0415
+
+        assert recover(replace(place.runtime, engine=engine)) == []
+        assert len(recover(place.runtime)) == 1

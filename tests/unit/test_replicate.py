@@ -1,0 +1,115 @@
+"""Copies from store to store."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backupd.archive import ChunkerParameters
+from backupd.errors import IntegrityError, ObjectExists
+from backupd.repository import Repository
+from backupd.replicate import Holding, copy_snapshot, lagging, look
+from backupd.stores.memory import MemoryStore
+from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    fill(place.root())
+    return place
+
+
+def empty(name: str = "copy") -> Repository:
+    return Repository.open_or_create(
+        MemoryStore(name), threads=1, now=BEGIN, new_id=CountingIds(), chunker=ChunkerParameters()
+    )
+
+
+def test_lagging_is_what_is_newer_than_the_newest(place: Place) -> None:
+    manifests = [place.backup().manifest for _ in range(3)]
+    holding = look(place.repository(), "nightly")
+    assert [manifest.id for manifest in holding.manifests] == [manifest.id for manifest in reversed(manifests)]
+    target = empty()
+
+    def owed(*held: int) -> list[int]:
+        mine = Holding(target, tuple(manifests[number] for number in sorted(held, reverse=True)))
+        return [manifests.index(manifest) for manifest in lagging(mine, [holding, mine])]
+
+    assert owed() == [0, 1, 2]
+    assert owed(0) == [1, 2]
+    assert owed(1) == [2]
+    assert owed(0, 2) == []
+    assert look(place.repository(), "weekly").manifests == ()
+
+
+def test_what_is_there_is_not_sent_again(place: Place) -> None:
+    manifest = place.backup().manifest
+    target = empty()
+    copy_snapshot(manifest, place.repository(), target, progress := RecordingProgress())
+    sent = progress.advanced
+    assert sent == sum(ref.size for ref in manifest.archives[0].objects)
+    copy_snapshot(manifest, place.repository(), target, progress)
+    assert progress.advanced == sent
+    assert progress.open == 0
+    assert {key for key in stored(target.store) if key != "backupd.json"} == {
+        key for key in stored(place.stores[0]) if key != "backupd.json"
+    }
+
+
+def test_an_incremental_snapshot_brings_all_that_it_needs(place: Place) -> None:
+    place.backup()
+    (place.root() / "zz").write_text("x")
+    later = place.backup().manifest
+    target = empty()
+    copy_snapshot(later, place.repository(), target, RecordingProgress())
+    place.stores = [target.store]
+    before = place.prints()
+    place.restore(later)
+    assert place.prints() == before
+
+
+def test_another_process_copies_the_same(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = place.backup().manifest
+    target = empty()
+    content = {key: data for key, data in stored(place.stores[0]).items() if key != "backupd.json"}
+    stat, asked = target.store.stat, 0
+
+    def late(key: str):  # type: ignore[no-untyped-def]
+        nonlocal asked
+        asked += 1
+        if asked == len(manifest.archives[0].objects):  # looked everywhere, and then the other one was faster
+            found = None
+            try:
+                found = stat(key)
+            finally:
+                for other, data in content.items():
+                    target.store.put(other, data)
+            return found
+        return stat(key)
+
+    monkeypatch.setattr(target.store, "stat", late)
+    copy_snapshot(manifest, place.repository(), target, RecordingProgress())
+    assert target.load(manifest.id) == manifest
+
+
+def test_damage_is_not_copied(place: Place) -> None:
+    manifest = place.backup().manifest
+    key = manifest.archives[0].needs[0].key
+    data = place.stores[0].read(key)
+    put(place.stores[0], key, data[:-1] + bytes([data[-1] ^ 1]))
+    target = empty()
+    with pytest.raises(IntegrityError):
+        copy_snapshot(manifest, place.repository(), target, RecordingProgress())
+    assert stored(target.store).keys() == {"backupd.json"}
+
+
+def test_a_different_manifest_of_that_id(place: Place) -> None:
+    manifest = place.backup().manifest
+    target = empty()
+    target.commit(msgspec.structs.replace(manifest, time=manifest.time + timedelta(1)))
+    with pytest.raises(ObjectExists):
+        copy_snapshot(manifest, place.repository(), target, RecordingProgress())
