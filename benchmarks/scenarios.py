@@ -39,7 +39,6 @@ class Bench:
         self.say(f"{name}: making the data")
         source = self.work / name
         subprocess.run(["cp", "-a", str(data.cached(self.cache, name, make)), str(source)], check=True)
-        self.results.data_bytes[name] = data.size_of(source)
         try:
             yield source
         finally:
@@ -96,13 +95,14 @@ def small_files(bench: Bench) -> None:
 
 def large(bench: Bench) -> None:
     """Whether the memory of backupd grows with the volume."""
-    with bench.volume(f"large-{bench.large // data.MIB}", lambda root: data.large(root, bench.large)) as source:
-        bench.results.data_bytes["large"] = data.size_of(source)
-        wanted = [contender for contender in contenders(None) if contender.name == BACKUPD]
-        with _round(bench, 0, wanted, source, None) as places:
-            _first(bench, "large", places)
-            _again(bench, "large again", places)
-            _restore(bench, "large", places, check=False)
+    bench.say("large: making the data")
+    source = data.cached(bench.cache, f"large-{bench.large // data.MIB}", lambda root: data.large(root, bench.large))
+    bench.results.data_bytes["large"] = data.size_of(source)
+    wanted = [contender for contender in contenders(None) if contender.name == BACKUPD]
+    with _round(bench, 0, wanted, source, None) as places:
+        _first(bench, "large", places)
+        _again(bench, "large again", places)
+        _restore(bench, "large", places, check=False)
 
 
 @contextmanager

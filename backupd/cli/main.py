@@ -9,12 +9,11 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from backupd import __version__
 from backupd.cli import backup, browse, config, recover, restore, snapshots, transfer, verify
 from backupd.cli.options import EVERYWHERE_FLAGS, EVERYWHERE_VALUES
+from backupd.cli.output import Output
 from backupd.errors import BackupdError, Interrupted, UsageError
 
 _BROKEN_PIPE = 141
@@ -24,7 +23,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="backupd",
-    help="Backups of a Docker Compose stack's volumes: scheduled, deduplicated, and restored with one command.",
+    help="Backups of a Docker Compose stack's volumes: deduplicated, checked, and restored with one command.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -58,26 +57,27 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    output = Output(json=False)
     try:
         code = app(prog_name="backupd", args=arguments, standalone_mode=False)
-    except BackupdError as exc:
-        _complain(exc, causes=_wants_more(arguments))
-        return exc.exit_code
     except _UsageError as exc:
-        _complain(
-            UsageError(
-                exc.format_message(), hint="`backupd --help` lists the commands, `backupd COMMAND --help` their options"
-            )
+        output.error(
+            exc.format_message(), "`backupd --help` lists the commands, `backupd COMMAND --help` their options"
         )
         return UsageError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = Interrupted.exit_code
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): nobody to tell. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    if code == Interrupted.exit_code:  # Typer turns a KeyboardInterrupt into this
-        _complain(Interrupted("interrupted; what was begun has been undone"))
+    except OSError as exc:
+        output.error(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}", None)
+        return BackupdError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = Interrupted.exit_code
+    if code == Interrupted.exit_code:  # Typer turns a KeyboardInterrupt into this, too
+        output.error(
+            "interrupted", "`backupd recover` finishes or undoes what could not be undone in time, if anything"
+        )
     return code if isinstance(code, int) else 0
 
 
@@ -97,20 +97,5 @@ def _arguments(given: list[str]) -> list[str]:
     return [*arguments[:end], *early, *arguments[end:]]
 
 
-def _wants_more(arguments: list[str]) -> bool:
-    return any(argument in {"-v", "--verbose"} for argument in arguments)
-
-
 def _terminated(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _complain(error: BackupdError, *, causes: bool = False) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), str(error)))
-    cause = error.__cause__
-    while causes and cause is not None:
-        console.print(Text(f"  because of {type(cause).__name__}: {cause}"))
-        cause = cause.__cause__
-    if error.hint:
-        console.print(Text.assemble(("hint: ", "bold"), error.hint))

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from backupd.cli.output import Output
-from backupd.errors import BackupdError, UsageError
-from backupd.log import configure
+from backupd.errors import BackupdError, SnapshotNotFound, UsageError
+from backupd.log import Redactor, configure
 from backupd.ports import Engine, Store
 from backupd.repository import Manifest, Repository
 from backupd.runtime import Runtime
@@ -43,8 +43,9 @@ class Session:
         """The configuration; ConfigError if it is wrong."""
         if self._settings is None:
             self._settings = load_settings(self.config)
-            level = "debug" if self.verbose else None
-            configure(self._settings.log, secret_values(self._settings), level=level)
+            secrets = secret_values(self._settings)
+            configure(self._settings.log, secrets, level="debug" if self.verbose else None)
+            self.output.redact = Redactor(secrets)
             files = {source for source in self._settings.origins.values() if source != "default"}
             self.detail(f"configuration: {', '.join(sorted(files))}")
         return self._settings
@@ -64,32 +65,56 @@ class Session:
         self._opened += stores
         return stores
 
-    def repository(self) -> Repository:
-        """The repository to read: that of `--store`, else the first store that answers.
+    def repositories(self) -> Iterator[Repository]:
+        """The repositories to read: that of `--store`, else of every store that answers, in the configuration's order.
 
-        A store that does not answer is passed over with a note: at 3 a.m. the one that does is what counts.
+        A store that does not answer is passed over with a warning: at 3 a.m. the one that does is what counts. If none
+        does, the first one's error is raised.
         """
-        names = [self.store_name] if self.store_name else list(self.settings.stores)
         failure: BackupdError | None = None
-        for name in names:
+        answered = False
+        for name in [self.store_name] if self.store_name else list(self.settings.stores):
             store = make_store(self.settings, name)
             self._opened.append(store)
             try:
                 repository = Repository.open(store, threads=self.settings.threads)
             except BackupdError as exc:
+                if failure is not None or answered:
+                    self.output.warn(str(exc))
                 failure = failure or exc
                 continue
-            self.detail(f"store {name}: repository {repository.config.id}")
-            if failure is not None:
+            if failure is not None and not answered:
                 self.output.warn(f"{failure}; reading from store {name}")
-            return repository
-        assert failure is not None  # the settings have at least one store
-        raise failure
+            answered = True
+            self.detail(f"store {name}: repository {repository.config.id}")
+            yield repository
+        if not answered:
+            assert failure is not None  # the settings have at least one store
+            raise failure
+
+    def repository(self) -> Repository:
+        """The first of them."""
+        return next(self.repositories())
 
     def find(self, snapshot: str) -> tuple[Repository, Manifest]:
-        """A snapshot and a repository that holds it."""
-        repository = self.repository()
-        return repository, repository.resolve(snapshot)
+        """A snapshot and the first repository that holds it; for `latest`, the newest one of all stores."""
+        found: list[tuple[Repository, Manifest]] = []
+        missing: BackupdError | None = None
+        for repository in self.repositories():
+            try:
+                found.append((repository, repository.resolve(snapshot)))
+            except SnapshotNotFound as exc:
+                missing = missing or exc
+                continue
+            if snapshot != "latest":
+                break
+        if not found:
+            assert missing is not None  # every repository has been asked
+            raise missing
+        best = max(found, key=lambda pair: pair[1].time)
+        if missing is not None or best is not found[0]:
+            self.output.warn(f"snapshot {best[1].short_id} is read from store {best[0].store.name}, others lack it")
+        return best
 
     def plan_name(self, name: str | None) -> str:
         """The plan that was named, or the only one there is."""
@@ -99,6 +124,15 @@ class Session:
         if len(plans) > 1:
             raise UsageError("there are several plans", hint=f"name one of them: {', '.join(plans)}")
         return plans[0]
+
+    def complain(self, error: BackupdError) -> None:
+        """Print an error, and with `-v` what led to it."""
+        causes = []
+        cause = error.__cause__ if self.verbose else None
+        while cause is not None:
+            causes.append(f"{type(cause).__name__}: {cause}")
+            cause = cause.__cause__
+        self.output.error(str(error), error.hint, causes)
 
     def detail(self, text: str) -> None:
         """A line for those who asked to hear more."""
@@ -116,6 +150,10 @@ def _session(config: Path | None, store: str | None, *, json: bool, verbose: boo
     session = Session(config, store, Output(json=json), verbose)
     try:
         yield session
+    except BackupdError as exc:
+        session.output.close()
+        session.complain(exc)
+        raise typer.Exit(exc.exit_code) from exc
     finally:
         session.output.close()
         session.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,8 @@ class Output:
         self.json = json
         self._out = Console(highlight=False, soft_wrap=True)
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.progress: Progress = QuietProgress() if json else make_progress(self._err)
+        self.redact: Callable[[str], str] = str
+        self.progress: Progress = QuietProgress(self._note) if json else make_progress(self._err, self._note)
 
     @property
     def interactive(self) -> bool:
@@ -56,11 +57,22 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
-        self._err.print(Text(f"warning: {text}", style="yellow"))
+        self._err.print(Text(f"warning: {self.redact(text)}", style="yellow"))
+
+    def error(self, message: str, hint: str | None, causes: Sequence[str] = ()) -> None:
+        """What went wrong and what to do about it, on standard error."""
+        self._err.print(Text.assemble(("error: ", "bold red"), self.redact(message)))
+        for cause in causes:
+            self._err.print(Text(f"  because of {self.redact(cause)}", style="dim"))
+        if hint:
+            self._err.print(Text.assemble(("hint: ", "bold"), self.redact(hint)))
+
+    def _note(self, text: str) -> None:
+        self._err.print(Text(self.redact(text)))
 
     def detail(self, text: str) -> None:
         """A line on standard error that is not needed."""
-        self._err.print(Text(text, style="dim"))
+        self._err.print(Text(self.redact(text), style="dim"))
 
     def close(self) -> None:
         """End what is still being drawn."""

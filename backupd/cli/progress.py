@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console
@@ -16,19 +17,23 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as RichBars
-from rich.text import Text
 
 from backupd.cli.words import duration, size
 from backupd.ports import Progress
 
+Say = Callable[[str], None]
 
-def make_progress(console: Console) -> Progress:
-    """The kind of progress that the console can show."""
-    return BarProgress(console) if console.is_terminal else LineProgress(console)
+
+def make_progress(console: Console, say: Say) -> Progress:
+    """The kind of progress that the console can show; `say` prints a line there."""
+    return BarProgress(console, say) if console.is_terminal else LineProgress(say)
 
 
 class QuietProgress:
-    """Shows nothing."""
+    """Shows notes only."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
 
     def begin(self, label: str, total: int | None = None) -> None:
         """See Progress."""
@@ -41,13 +46,14 @@ class QuietProgress:
 
     def note(self, text: str) -> None:
         """See Progress."""
+        self._say(text)
 
 
 class LineProgress:
     """A line when a stretch is done: for logs and pipes."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, say: Say) -> None:
+        self._say = say
         self._label: str | None = None
         self._done = 0
         self._started = 0.0
@@ -72,15 +78,15 @@ class LineProgress:
 
     def note(self, text: str) -> None:
         """See Progress."""
-        self._console.print(Text(text))
+        self._say(text)
 
 
 class BarProgress:
     """A bar for what is being done, lines above it for what is done."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, say: Say) -> None:
         self._console = console
-        self._lines = LineProgress(console)
+        self._lines = LineProgress(say)
         self._bars: RichBars | None = None
         self._task: TaskID | None = None
 

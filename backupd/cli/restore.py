@@ -18,6 +18,7 @@ from backupd.model import VolumeSpec
 from backupd.repository import Manifest, Repository, normalized
 from backupd.restore import RestoreRequest, RestoreResult, Step, plan_restore, restore
 from backupd.runtime import Runtime
+from backupd.settings import LocalStoreSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +74,10 @@ def register(app: typer.Typer) -> None:
         runtime = session.runtime(MountedEngine() if to_dir else None)
         if not dry_run:
             finish_interrupted(session, runtime)
+        if to_dir and len(volumes or manifest.archives) != 1:
+            raise UsageError("--to-dir takes one volume", hint="name one of the snapshot's volumes")
         steps = plan_restore(request, manifest, repository, runtime, _configured(session))
+        _refuse_to_harm(session, steps, to_dir)
         _show_plan(session, manifest, repository, steps, request)
         if dry_run:
             session.output.document({"snapshot": manifest.id, "plan": [_described(step) for step in steps]})
@@ -101,6 +105,18 @@ def _spec(session: Session, into: str | None, to_dir: Path | None) -> VolumeSpec
     return VolumeSpec("--into", volume=into)
 
 
+def _refuse_to_harm(session: Session, steps: Sequence[Step], to_dir: Path | None) -> None:
+    """UsageError where a restore would replace what nobody meant to be replaced."""
+    if to_dir and any(step.survey is not None and not step.survey.empty for step in steps):
+        raise UsageError(f"{to_dir} is not empty", hint="give a directory that is new or empty")
+    kept = [store.path for store in session.settings.stores.values() if isinstance(store, LocalStoreSettings)]
+    for path in (*map(Path, kept), Path(session.settings.state_dir)):
+        for step in steps:
+            place = Path(step.volume.source)
+            if step.volume.kind != "volume" and (path.is_relative_to(place) or place.is_relative_to(path)):
+                raise UsageError(f"{place} and {path}, which backupd itself needs, lie within each other")
+
+
 def _configured(session: Session) -> dict[str, VolumeSpec]:
     return {name: session.settings.volume_spec(name) for name in session.settings.volumes}
 
@@ -126,6 +142,8 @@ def _show_plan(
             output.line("    what is in it now will be replaced")
         for note in step.notes:
             output.warn(note)
+    if missing := [name for name in session.settings.volumes if manifest.archive(name) is None]:
+        output.line(f"  this snapshot does not hold: {', '.join(missing)}")
     if request.safety_snapshot and any(step.survey and not step.survey.empty for step in steps):
         output.line("  a safety snapshot of what is there now comes first")
 

@@ -14,7 +14,7 @@ from backupd.backup import open_or_create
 from backupd.cli import words
 from backupd.cli.options import Session, command
 from backupd.cli.snapshots import Id, VolumeName
-from backupd.errors import BackupdError, SourceError, UsageError, VolumeMissing
+from backupd.errors import SourceError, UsageError, VolumeMissing
 from backupd.model import Volume, VolumeSpec
 from backupd.repository import Archive, Repository
 
@@ -83,14 +83,15 @@ def _export_file(session: Session, repository: Repository, archive: Archive, tar
     """The file appears under its name only when it is whole and on disk."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb", buffering=0) as file:
-            size = transfer.export_tar(repository, archive, file.write, session.output.progress)
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with partial.open("xb") as file:
+            try:
+                size = transfer.export_tar(repository, archive, file.write, session.output.progress)
+                file.flush()
+                os.fsync(file.fileno())
+                partial.replace(target)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
     except OSError as exc:
-        partial.unlink(missing_ok=True)
         raise SourceError(f"cannot write {target}: {exc.strerror}") from exc
-    except (BackupdError, KeyboardInterrupt):
-        partial.unlink(missing_ok=True)
-        raise
     return size

@@ -242,14 +242,16 @@ prepare)
     seconds=$(stat -c %Y .)
     mkdir -p "$tree" "$old"
     touch -d "$time" . 2>/dev/null || touch -d "@$seconds" . 2>/dev/null || true
-    # What the root is to be where the tar does not say; but for a setgid bit, which would be handed down to every
-    # directory that is extracted.
-    if chown "$(stat -c %u:%g .)" "$tree" 2>/dev/null; then chmod "$(stat -c %a .)" "$tree"; fi
+    # What the root is to be where the tar does not say. The mode is one that no tar has, to see in `ready` whether it said;
+    # the root's own might be setgid, which would be handed down to every directory that is extracted.
+    chown "$(stat -c %u:%g .)" "$tree" 2>/dev/null || true
     chmod ug-s "$stage" "$tree"
+    chmod 1701 "$tree"
     enter extracting
     ;;
 ready)
     [ "$(state)" = extracting ] || fail "nothing is being extracted (state $(state))"
+    if [ "$(stat -c %a "$tree")" = 1701 ]; then chmod "$(stat -c %a .)" "$tree"; fi
     rm -f "$stage/units.new" "$stage/parents"
     number=0
     for path in "$@"; do add_unit "$path"; done

@@ -51,6 +51,7 @@ from backupd.settings.words import did_you_mean
 _CONSISTENCY = ("auto", "live")
 _PLANNED_CONSISTENCY = frozenset({"pause", "stop", "postgres", "redis", "sqlite"})
 _MOST_THREADS = 64
+_DEFAULT_THREADS = 8  # each adds some 10 MiB; beyond that disks and networks are the limit
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ Count = Annotated[WholeNumber, Field(ge=1, le=1_000_000)]
 
 
 def _cpus() -> int:
-    return min(len(os.sched_getaffinity(0)) or 1, _MOST_THREADS)
+    return min(len(os.sched_getaffinity(0)) or 1, _DEFAULT_THREADS)
 
 
 def _project(name: str) -> str:

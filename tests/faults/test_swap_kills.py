@@ -129,7 +129,9 @@ def check_every_kill(case: Case, when: When) -> None:
         assert killed is not None
         for _ in range(2):
             case.tools.reset()
-            case.tools.run(volume, case.again(killed), kill_at=dice.randrange(1, 20), when=dice.choice(("before", "after")))
+            case.tools.run(
+                volume, case.again(killed), kill_at=dice.randrange(1, 20), when=dice.choice(("before", "after"))
+            )
         for _ in range(2):
             said = case.tools.run(volume, case.again(killed))
             after = fingerprint(volume)

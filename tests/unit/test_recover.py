@@ -54,7 +54,7 @@ class TestJournal:
 
         Journal(tmp_path).begin(act(), BEGIN)
         connection = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
-        connection.execute("UPDATE acts SET act = '{\"type\":\"later\"}'")
+        connection.execute('UPDATE acts SET act = \'{"type":"later"}\'')
         connection.close()
         with pytest.raises(SourceError, match="cannot be used"):
             Journal(tmp_path).open_acts()

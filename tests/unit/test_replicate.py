@@ -10,8 +10,8 @@ import pytest
 
 from backupd.archive import ChunkerParameters
 from backupd.errors import IntegrityError, ObjectExists
-from backupd.repository import Repository
 from backupd.replicate import Holding, copy_snapshot, lagging, look
+from backupd.repository import Repository
 from backupd.stores.memory import MemoryStore
 from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
 

@@ -139,9 +139,7 @@ def test_an_index_that_lies(place: Place) -> None:
         writer.close()
         ref = ObjectRef(key=archive.index.key, size=len(content), blake3=blake3(content).hexdigest())
         put(place.stores[0], ref.key, bytes(content))
-        changed = msgspec.structs.replace(
-            manifest, archives=[msgspec.structs.replace(archive, index=ref)]
-        )
+        changed = msgspec.structs.replace(manifest, archives=[msgspec.structs.replace(archive, index=ref)])
         put(place.stores[0], f"snapshots/{manifest.id}.json", encode(changed))
         return problems(place)[0]
 

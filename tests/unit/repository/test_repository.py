@@ -17,9 +17,7 @@ from tests.support.runtime import BEGIN, CountingIds, put
 
 
 def create(store: MemoryStore) -> Repository:
-    return Repository.open_or_create(
-        store, threads=1, now=BEGIN, new_id=CountingIds(), chunker=ChunkerParameters()
-    )
+    return Repository.open_or_create(store, threads=1, now=BEGIN, new_id=CountingIds(), chunker=ChunkerParameters())
 
 
 def manifest(id_: str, minutes: int = 0, reason: Reason = "backup") -> Manifest:
@@ -72,7 +70,9 @@ def test_another_process_is_faster(moment: str) -> None:
             return iter(found)
 
         def other(self) -> None:
-            super().put("backupd.json", encode(RepositoryConfig(id="other", created=BEGIN, chunker=ChunkerParameters())))
+            super().put(
+                "backupd.json", encode(RepositoryConfig(id="other", created=BEGIN, chunker=ChunkerParameters()))
+            )
             super().put("archives/v/x.tar.zst", b"x")
 
     assert create(Racing("m")).config.id == "other"
@@ -169,7 +169,12 @@ class TestResolve:
 
 
 def test_other_objects_are_no_snapshots(repository: Repository) -> None:
-    for key in ("snapshots/x.json", "snapshots/aaaa2222.json.tmp", "snapshots/sub/aaaa2222.json", "snapshots/AAAA2222.json"):
+    for key in (
+        "snapshots/x.json",
+        "snapshots/aaaa2222.json.tmp",
+        "snapshots/sub/aaaa2222.json",
+        "snapshots/AAAA2222.json",
+    ):
         repository.store.put(key, b"x")
     assert repository.snapshot_ids() == {"aaaa0000", "aaaa1111", "bbbb0000"}
 

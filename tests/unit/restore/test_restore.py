@@ -355,9 +355,7 @@ class TestFailures:
         assert place.prints() == before
         assert Journal(place.runtime.state).open_acts() == []
 
-    def test_it_can_not_even_be_undone(
-        self, place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_it_can_not_even_be_undone(self, place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in place.names:
             change(place.root(name))
         before = place.prints()
@@ -370,7 +368,9 @@ class TestFailures:
             patch.setattr(Swap, "swap", fail)
             with pytest.raises(SourceError, match=r"restore failed \(engine away\) and could not be undone"):
                 place.restore(snapshot, safety_snapshot=False)
-        assert [item.outcome for item in recover(place.runtime)] == ["interrupted restore of snapshot 00000002: undone, the old data are in place"] * 2
+        assert [item.outcome for item in recover(place.runtime)] == [
+            "interrupted restore of snapshot 00000002: undone, the old data are in place"
+        ] * 2
         assert place.prints() == before
 
     @pytest.mark.parametrize("at", ["first swap", "second swap", "finish", "end"])
