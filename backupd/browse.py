@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Literal
 
 from backupd.archive import Member
+from backupd.archive.pieces import PieceReader
 from backupd.errors import IntegrityError, SnapshotNotFound, SourceError
 from backupd.model import MIB
 from backupd.repository import END_OF_TAR, Archive, Manifest, Range, Repository, below, link_target, read_ranges, spans
@@ -68,7 +69,7 @@ def cat(repository: Repository, archive: Archive, path: str, write: Callable[[by
         member, span = _find(repository, archive, link_target(member))
     if member.kind != "file":
         raise SourceError(f"{path} is not a file but a {member.kind}", hint="`backupd restore --path` restores it")
-    stream = _Reader(chain(read_ranges(repository, archive, [span]), [END_OF_TAR]))
+    stream = PieceReader(chain(read_ranges(repository, archive, [span]), [END_OF_TAR]))
     size = 0
     try:
         with tarfile.open(fileobj=io.BufferedReader(stream, MIB), mode="r|") as tar:
@@ -97,29 +98,6 @@ def _find(repository: Repository, archive: Archive, path: str) -> tuple[Member, 
 
 def _no_such(archive: Archive, path: str) -> SourceError:
     return SourceError(f"{archive.volume} holds no {path} in this snapshot", hint="`backupd ls ID VOLUME` shows it all")
-
-
-class _Reader(io.RawIOBase):
-    """Pieces as a raw file."""
-
-    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
-        self._pieces = iter(pieces)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """See io.RawIOBase."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
 
 
 def diff(before: Iterable[Member], after: Iterable[Member]) -> list[Difference]:

@@ -87,6 +87,12 @@ class RepositoryError(BackupdError):
     exit_code = 10
 
 
+class NoRepository(RepositoryError):  # noqa: N818
+    """The store holds no repository, though it may hold other things."""
+
+    hint = "the first `backupd backup` makes it"
+
+
 class SnapshotNotFound(RepositoryError):  # noqa: N818
     """No snapshot has that id."""
 

@@ -81,6 +81,11 @@ class Journal:
         with self._connected() as connection:
             connection.executemany("DELETE FROM acts WHERE id = ?", [(number,) for number in numbers])
 
+    def concerns(self, volume: Volume) -> bool:
+        """Whether something that was begun on the volume has not ended."""
+        place = (volume.kind, volume.source)
+        return any((seen.act.volume.kind, seen.act.volume.source) == place for seen in self.open_acts())
+
     def open_acts(self) -> Sequence[OpenAct]:
         """What was begun and not ended, oldest first: by a process that died, or by one that is at it now."""
         if not self._path.exists():

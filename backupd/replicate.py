@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from backupd.errors import BackupdError, IntegrityError, ObjectExists, ObjectNotFound
+from backupd.errors import BackupdError, IntegrityError, ObjectExists
 from backupd.ports import Progress
 from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, read_pieces
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A repository, and the snapshots of a plan that it holds, newest first."""
+    """A repository, and the snapshots of a plan that it holds, newest first; `damaged` says which can't be read."""
 
     repository: Repository
     manifests: tuple[Manifest, ...]
+    damaged: tuple[IntegrityError, ...] = ()
 
     @property
     def name(self) -> str:
@@ -33,17 +34,14 @@ class Holding:
 
 def look(repository: Repository, plan: str) -> Holding:
     """What a repository holds of a plan now."""
-    return Holding(repository, tuple(found for found in repository.snapshots()[0] if found.plan == plan))
+    manifests, damaged = repository.snapshots()
+    return Holding(repository, tuple(found for found in manifests if found.plan == plan), tuple(damaged))
 
 
 def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:
-    """What the target lacks of the others' snapshots, oldest first.
-
-    It is owed what is newer than its own newest one: what is older and absent there was pruned.
-    """
-    newest = target.manifests[0].time if target.manifests else None
+    """What the target lacks of the others' snapshots, oldest first."""
     everywhere = {manifest.id: manifest for holding in holdings for manifest in holding.manifests}
-    owed = [manifest for manifest in everywhere.values() if newest is None or manifest.time > newest]
+    owed = [manifest for manifest in everywhere.values() if not target.has(manifest.id)]
     return sorted(owed, key=lambda manifest: manifest.time)
 
 
@@ -75,7 +73,7 @@ def copy_snapshot(manifest: Manifest, source: Repository, target: Repository, pr
 
     Several processes may do so at once: whoever comes second finds that what it copied is there.
     """
-    missing = [ref for archive in manifest.archives for ref in archive.objects if not _holds(target, ref)]
+    missing = [ref for archive in manifest.archives for ref in archive.objects if target.problem_with(ref)]
     progress.begin(f"{manifest.short_id} → {target.store.name}", sum(ref.size for ref in missing))
     try:
         for ref in missing:
@@ -89,13 +87,6 @@ def copy_snapshot(manifest: Manifest, source: Repository, target: Repository, pr
         progress.end()
 
 
-def _holds(target: Repository, ref: ObjectRef) -> bool:
-    try:
-        return target.store.stat(ref.key).size == ref.size
-    except ObjectNotFound:
-        return False
-
-
 def _copy(ref: ObjectRef, source: Repository, target: Repository, progress: Progress) -> None:
     try:
         with HashedWriter(target.store, ref.key, ref.size) as writer:
@@ -104,5 +95,5 @@ def _copy(ref: ObjectRef, source: Repository, target: Repository, progress: Prog
                 progress.advance(len(piece))
             writer.commit()
     except ObjectExists:
-        if not _holds(target, ref):
+        if target.problem_with(ref):
             raise

@@ -13,6 +13,7 @@ import zstandard
 
 from backupd.archive import TarWalker, codec_for
 from backupd.archive.guard import TarGuard
+from backupd.archive.pieces import PieceReader
 from backupd.backup import ArchiveJob, Origin
 from backupd.errors import IntegrityError, SourceError
 from backupd.model import KIB, MIB, Compression, TarReport, Volume
@@ -77,24 +78,11 @@ def import_tar(path: Path, volume: Volume, repository: Repository, runtime: Runt
     return manifest
 
 
-class _Import:
+class _Import(PieceReader):
     """A tar file as a Stream, decompressed on the way."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._pieces = _plain(file, path)
-        self._rest = memoryview(b"")
-
-    def readinto(self, buffer: memoryview) -> int:
-        """See Stream."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        super().__init__(_plain(file, path))
 
     def finish(self) -> TarReport:
         """See Stream."""
@@ -111,6 +99,7 @@ def _check(path: Path, guard: TarGuard, progress: Progress) -> None:
                     guard.check(member)
                 progress.advance(len(piece))
         _understood(path, walker.finish)
+        guard.finish()
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     finally:

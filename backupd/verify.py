@@ -10,7 +10,7 @@ from threading import Lock
 from blake3 import blake3
 
 from backupd.archive import ChunkRef, Member, TarWalker
-from backupd.errors import IntegrityError, ObjectNotFound
+from backupd.errors import IntegrityError
 from backupd.ports import Progress
 from backupd.repository import Archive, Manifest, ObjectRef, Repository, read_pieces
 
@@ -75,7 +75,7 @@ class Verifier:
     fraction: float
     random: Random
     _seen: set[tuple[str, int]] = field(default_factory=set)
-    _sizes: dict[str, int | None] = field(default_factory=dict)
+    _looked_up: dict[str, str | None] = field(default_factory=dict)
     _whole: dict[str, bool] = field(default_factory=dict)
     _hashes: _ObjectHashes = field(default_factory=_ObjectHashes)
 
@@ -117,16 +117,10 @@ class Verifier:
         return sum(len(chunk) for chunk in self._read(archive, chosen, keys))
 
     def _check_size(self, ref: ObjectRef) -> None:
-        if ref.key not in self._sizes:
-            try:
-                self._sizes[ref.key] = self.repository.store.stat(ref.key).size
-            except ObjectNotFound:
-                self._sizes[ref.key] = None
-        size = self._sizes[ref.key]
-        if size is None:
-            raise IntegrityError(f"{ref.key} is missing")
-        if size != ref.size:
-            raise IntegrityError(f"{ref.key} has {size} bytes instead of {ref.size}")
+        if ref.key not in self._looked_up:
+            self._looked_up[ref.key] = self.repository.problem_with(ref)
+        if problem := self._looked_up[ref.key]:
+            raise IntegrityError(problem)
 
     def _check_hash(self, ref: ObjectRef) -> None:
         """What no chunk covers, or was read out of order, is read for it: the rest of archives that were pruned."""

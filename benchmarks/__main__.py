@@ -73,8 +73,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="64 MiB, 2,000 small files, one round: does it work?")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this part only; repeatable")
-    parser.add_argument("--large", action="store_true", help="also a volume of 10 GiB (takes 30 GiB of disk)")
+    parser.add_argument("--large", action="store_true", help="also a volume of 10 GiB (takes 25 GiB of disk)")
     parser.add_argument("--rounds", type=int, help="how often everybody is measured (default 3)")
+    parser.add_argument(
+        "--patience", type=float, default=20, help="seconds to wait for a quiet machine before a run (20)"
+    )
     parser.add_argument("--no-docker", action="store_true", help="do without a Docker Engine")
     parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument(
@@ -99,6 +102,7 @@ def _bench(
         size=64 * MIB if quick else GIB,
         small_files=2_000 if quick else 200_000,
         large=256 * MIB if quick else 10 * GIB,
+        patience=arguments.patience,
         say=lambda text: console.print(text, markup=False, soft_wrap=True),
         results=Results(),
     )
@@ -138,7 +142,7 @@ def _docker(console: Console, *, needed: bool) -> Iterator[tuple[str | None, dic
 
 
 def _enough_room(bench: scenarios.Bench, *, large: bool) -> None:
-    needed = max(12 * bench.size, 3 * bench.large if large else 0)
+    needed = max(12 * bench.size, 2.5 * bench.large if large else 0)
     free = shutil.disk_usage(bench.work).free
     if free < needed:
         raise RuntimeError(f"{needed / GIB:.0f} GiB of disk are needed, and {free / GIB:.0f} GiB are free")

@@ -21,11 +21,15 @@ class CommandFailed(Exception):  # noqa: N818  (reads as what it is)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `peak_bytes` is the resident memory of the largest process of the command, the rest is of all."""
+    """One run. `peak_bytes` is the resident memory of the largest process of the command, the rest is of all.
+
+    `others` is the share of the processors that went to other processes meanwhile, containers of its own included.
+    """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    others: float
     stored_bytes: int = 0
 
 
@@ -46,7 +50,6 @@ class Results:
 
     runs: dict[tuple[str, str], list[Run]] = field(default_factory=lambda: defaultdict(list))
     data_bytes: dict[str, int] = field(default_factory=dict)
-    busy: list[float] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
 
     def of(self, phase: str, contender: str) -> list[Run]:
@@ -69,6 +72,7 @@ class Results:
 def run(command: str, environment: Mapping[str, str]) -> Run:
     """Run a shell command, stopwatch in hand. What is dirty in the page cache is written back before."""
     os.sync()
+    before = _ticks()
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -91,17 +95,24 @@ def run(command: str, environment: Mapping[str, str]) -> Run:
             output.seek(0)
             said = output.read().decode(errors="replace")[-2000:]
             raise CommandFailed(f"`{command}` ended with {process.returncode}:\n{said}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    busy, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
+    others = max(0.0, busy - cpu_seconds * os.sysconf("SC_CLK_TCK")) / max(1, total)
+    return Run(seconds, cpu_seconds, usage.ru_maxrss * 1024, others)
 
 
-def busy_share(seconds: float = 1.0) -> float:
-    """The share of all processors that others use while this process sleeps."""
+def wait_for_quiet(patience: float) -> None:
+    """Sleep until others use less than a tenth of the processors, or for `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = _ticks()
+        time.sleep(0.5)
+        busy, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
+        if busy < 0.1 * total:
+            return
 
-    def ticks() -> tuple[int, int]:
-        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-        return sum(fields[:8]), fields[3] + fields[4]
 
-    total, idle = ticks()
-    time.sleep(seconds)
-    total_later, idle_later = ticks()
-    return 1 - (idle_later - idle) / max(1, total_later - total)
+def _ticks() -> tuple[int, int]:
+    """How long the processors have been busy, and how long there have been processors."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)

@@ -24,10 +24,13 @@ _PHASES = {
     "large again": "Second snapshot of the large volume, nothing changed",
     "large restore": "Restore of the large volume",
 }
+_SEEN = (BACKUPD, "zstd", "zstd-synced", "tar", "restic", "borg")  # those whose own processes are all known
 _HEAD = ("", "time", "times backupd's", "processor time", "peak memory", "stored")
 _NOTES = """\
 - Every round measures everybody in turn, in an order that turns by one; ratios are taken within a round. Given are
   medians, and of ratios also the lowest and the highest.
+- A run during which other programs took more than 15 % of the processors is repeated up to two times, and the least
+  disturbed one counts; that is not possible for second snapshots.
 - Everything is read from a warm page cache and written to one disk; what is dirty is written back before each run.
 - backupd, restic and borg flush what they wrote before they say that it is stored; `tar | zstd` does not. So there is
   a second line for it, with `sync -f` inside the measured time.
@@ -72,7 +75,7 @@ class Report:
     def markdown(self) -> str:
         """For the documentation."""
         sizes = self.results.data_bytes
-        busy = ", ".join(f"{share:.0%}" for share in self.results.busy)
+        others = sorted(run.others for (_, name), runs in self.results.runs.items() for run in runs if name in _SEEN)
         volumes = ", ".join(
             f"{name} {sizes[name] / GIB:.2f} GiB" for name in ("mixed", "small", "large") if name in sizes
         )
@@ -82,7 +85,7 @@ class Report:
             f"Written by `{self.command}` on {datetime.now(UTC):%-d %B %Y}. Read ratios, not times.",
             "",
             *(f"- {name}: {value}" for name, value in self.machine.items()),
-            f"- used by others before each round: {busy or 'not looked at'}",
+            f"- others on the machine: {_share(others)}",
             f"- versions: {', '.join(f'{name} {version}' for name, version in self.versions.items())}",
             f"- volumes: {volumes}",
             "",
@@ -120,6 +123,13 @@ class Report:
             f"{results.peak(phase, name) / MIB:.0f} MiB" if contender.whole else "–",
             f"{stored / MIB:.1f} MiB" if stored else "–",
         )
+
+
+def _share(others: list[float]) -> str:
+    """How much of the processors other programs took during the runs."""
+    if not others:
+        return "not looked at"
+    return f"{others[len(others) // 2]:.0%} of the processors in the median run, {others[-1]:.0%} in the worst"
 
 
 def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

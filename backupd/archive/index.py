@@ -4,7 +4,7 @@
     ["<BLAKE3-256 of the plain chunk, hex>", plain length, number in "archives", offset, stored length]
     …
 
-Zstandard-compressed JSON lines. One million chunks (about 1 TB) take some 42 MB (docs/FORMAT.md).
+Zstandard-compressed JSON lines. One million chunks (some 2.6 TB) take 42 MB (docs/FORMAT.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Backup: volumes in, a snapshot out."""
 
 from backupd.backup.archiving import ArchiveJob, Origin, Stream
-from backupd.backup.operation import BackupResult, back_up, open_or_create, take_snapshot
+from backupd.backup.operation import BackupResult, back_up, open_or_create, sweep, take_snapshot
 from backupd.backup.parent import Parent, find_parent
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "back_up",
     "find_parent",
     "open_or_create",
+    "sweep",
     "take_snapshot",
 ]

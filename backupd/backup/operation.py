@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from backupd.archive import ChunkerParameters, codec_for
 from backupd.backup.archiving import ArchiveJob, Origin
@@ -13,11 +14,14 @@ from backupd.errors import (
     BackupdError,
     IntegrityError,
     LockedError,
+    NoRepository,
     RepositoryError,
     SourceError,
     StoreError,
     VolumeMissing,
 )
+from backupd.journal import Journal
+from backupd.known import KnownRepositories
 from backupd.lock import volume_lock
 from backupd.model import Plan, Volume, VolumeSpec
 from backupd.ports import Store
@@ -27,6 +31,8 @@ from backupd.runtime import Runtime
 
 # What speaks against one store, and not against the volumes.
 _STORE_TROUBLE = (StoreError, RepositoryError, IntegrityError)
+
+_STALE_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,13 @@ def back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store]) -> BackupResu
 
     for store in stores:
         try:
+            sweep(store, runtime)
             holdings.append(look(open_or_create(store, runtime), plan.name))
         except BackupdError as exc:
             failed(store, exc)
+    damaged = {held.name: held.damaged[0] for held in holdings if held.damaged}
+    for damage in (damage for held in holdings for damage in held.damaged):
+        runtime.progress.note(f"damaged: {damage}")
     for holding in holdings:
         primary = holding.repository
         try:
@@ -78,19 +88,34 @@ def back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store]) -> BackupResu
             behind = None if target.name == primary.store.name else catch_up(target, usable, runtime.progress)
             if behind is not None:
                 failed(target.repository.store, behind)
-        return BackupResult(manifest, primary.store.name, {name: str(exc) for name, exc in failures.items()})
+        store_failures = {name: str(exc) for name, exc in (damaged | failures).items()}
+        return BackupResult(manifest, primary.store.name, store_failures)
     raise next(iter(failures.values()))
 
 
 def open_or_create(store: Store, runtime: Runtime) -> Repository:
-    """The store's repository; an empty store becomes one."""
-    return Repository.open_or_create(
-        store,
-        threads=runtime.threads,
-        now=runtime.clock.now(),
-        new_id=runtime.new_id,
-        chunker=ChunkerParameters(),
-    )
+    """The store's repository; an empty store becomes one, unless it held one before (StoreError)."""
+    known = KnownRepositories(runtime.state)
+    try:
+        repository = Repository.open(store, threads=runtime.threads)
+    except NoRepository:
+        known.check(store.name, None)
+        repository = Repository.open_or_create(
+            store,
+            threads=runtime.threads,
+            now=runtime.clock.now(),
+            new_id=runtime.new_id,
+            chunker=ChunkerParameters(),
+        )
+    known.check(store.name, repository.config.id)
+    known.remember(store.name, repository.config.id)
+    return repository
+
+
+def sweep(store: Store, runtime: Runtime) -> None:
+    """Remove what killed backups left half-written in a store, a day after they began it."""
+    for removed in store.remove_stale_uploads(_STALE_AFTER, runtime.clock.now()):
+        runtime.progress.note(f"store {store.name}: removed an unfinished upload: {removed}")
 
 
 def take_snapshot(
@@ -107,21 +132,19 @@ def take_snapshot(
     snapshot = _Snapshot(snapshot_id, plan, runtime, repository, parents)
     archives: list[Archive] = []
     failures: list[Failure] = []
+    errors: list[BackupdError] = []
     for spec in plan.volumes:
         try:
             volume = runtime.engine.find(spec)
             with nullcontext() if locked else volume_lock(runtime.locks, volume):
                 archives.append(snapshot.archive(spec, volume))
         except (SourceError, LockedError) as exc:
+            errors.append(exc)
             optional = spec.optional and isinstance(exc, VolumeMissing)
             failures.append(Failure(volume=spec.name, error=str(exc), optional=optional))
             runtime.progress.note(f"{spec.name}: {'left out' if optional else 'FAILED'}: {exc}")
-            if len(plan.volumes) == 1 and not optional:
-                raise
     if not archives:
-        raise SourceError(
-            "no volume could be backed up: " + "; ".join(f"{failure.volume}: {failure.error}" for failure in failures)
-        )
+        raise _nothing(failures, errors)
     manifest = Manifest(
         id=snapshot_id,
         time=started,
@@ -135,6 +158,15 @@ def take_snapshot(
     )
     repository.commit(manifest)
     return manifest
+
+
+def _nothing(failures: Sequence[Failure], errors: Sequence[BackupdError]) -> BackupdError:
+    """The error of a run that read no volume: of the kind that all volumes failed with, if they agree."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = type(errors[0]) if len({type(error) for error in errors}) == 1 else SourceError
+    reasons = "; ".join(f"{failure.volume}: {failure.error}" for failure in failures)
+    return kind(f"no volume could be backed up: {reasons}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +183,10 @@ class _Snapshot:
         """Archive one volume, whose lock is held."""
         runtime = self.runtime
         started = runtime.clock.now()
+        if Journal(runtime.state).concerns(volume):
+            raise SourceError(f"{volume} holds an interrupted restore", hint="`backupd recover` says what hinders it")
+        if writers := [user.name for user in runtime.engine.consumers(volume) if user.writable]:
+            runtime.progress.note(f"{spec.name}: copied as it is, while {', '.join(writers)} can write to it")
         parent = find_parent(self.repository, self.earlier, spec.name, self.plan.full_every, started, runtime.progress)
         last = next((archive for manifest in self.earlier if (archive := manifest.archive(spec.name))), None)
         runtime.progress.begin(spec.name, last.plain_size if last else None)

@@ -11,7 +11,7 @@ from backupd import recover
 from backupd.backup import BackupResult, back_up
 from backupd.cli import words
 from backupd.cli.options import Session, command
-from backupd.errors import PartialFailure, UsageError
+from backupd.errors import PartialFailure, SourceError, UsageError
 from backupd.runtime import Runtime
 
 
@@ -40,16 +40,24 @@ def register(app: typer.Typer) -> None:
             chosen = replace(chosen, volumes=tuple(spec for spec in chosen.volumes if spec.name in volume))
         runtime = session.runtime()
         finish_interrupted(session, runtime)
-        result = back_up(chosen, runtime, session.stores(chosen.stores))
+        stores = session.stores(chosen.stores)
+        result = back_up(chosen, runtime, stores)
         _show(session, result)
+        for store in stores if session.verbose else ():
+            facts = store.facts()
+            details = ", ".join(f"{key}: {value}" for key, value in facts.details.items())
+            session.detail(f"store {store.name}: conditional create: {facts.conditional_create}, {details}")
         if not result.complete:
             raise PartialFailure(_missing(result), hint="the next run tries again; `backupd show` has the details")
 
 
 def finish_interrupted(session: Session, runtime: Runtime) -> None:
     """Bring volumes that a killed restore left in between to one side, before anything reads or writes them."""
-    for recovery in recover.recover(runtime):
-        session.output.warn(f"{recovery.subject}: {recovery.outcome}")
+    try:
+        for recovery in recover.recover(runtime):
+            session.output.warn(f"{recovery.subject}: {recovery.outcome}")
+    except SourceError as exc:  # that volume's own backup or restore will fail, and say why
+        session.output.warn(str(exc))
 
 
 def _show(session: Session, result: BackupResult) -> None:

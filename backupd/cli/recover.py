@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from backupd import recover
+from backupd.backup import sweep
 from backupd.cli.options import Session, command
 
 
@@ -17,6 +18,8 @@ def register(app: typer.Typer) -> None:
         runtime = session.runtime()
         specs = [session.settings.volume_spec(name) for name in session.settings.volumes]
         done = recover.recover(runtime, specs)
+        for store in session.stores(tuple(session.settings.stores)):
+            sweep(store, runtime)
         session.output.document({"recovered": done})
         for recovery in done:
             session.output.line(f"{recovery.subject}: {recovery.outcome}")

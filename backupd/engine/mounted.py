@@ -51,7 +51,10 @@ class MountedEngine:
     def inspect(self, volume: Volume) -> Volume | None:
         """See Engine."""
         self._refuse_other_kinds(volume)
-        return volume if Path(volume.source).is_dir() else None
+        try:
+            return volume if Path(volume.source).is_dir() else None
+        except OSError as exc:
+            raise SourceError(f"cannot look at {volume}: {exc.strerror}", hint="may this user read it?") from exc
 
     def create(self, volume: Volume) -> None:
         """See Engine."""
@@ -90,15 +93,18 @@ class MountedEngine:
 
     def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
         """See Engine."""
-        process = subprocess.Popen(
-            ["sh", "-c", script, "sh", *arguments],
-            cwd=self._directory(volume),
-            env=os.environ | ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
+        try:
+            process = subprocess.Popen(
+                ["sh", "-c", script, "sh", *arguments],
+                cwd=self._directory(volume),
+                env=os.environ | ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+        except OSError as exc:
+            raise SourceError(f"cannot work in {volume}: {exc.strerror}", hint="may this user write there?") from exc
         with process:
             try:
                 stdout, stderr = process.communicate()

@@ -13,7 +13,7 @@ from backupd.lock import volume_lock
 from backupd.model import Plan, VolumeSpec
 from backupd.ports import TarInput
 from backupd.repository import END_OF_TAR, Manifest, Repository, read_ranges
-from backupd.restore.target import RestoreRequest, Step, looked_at_again
+from backupd.restore.target import RestoreRequest, Step, looked_at_again, refuse_if_used
 from backupd.runtime import Runtime
 
 SAFETY_PLAN = "safety"
@@ -43,7 +43,7 @@ def restore(
     with ExitStack() as stack:
         for step in steps:
             stack.enter_context(volume_lock(runtime.locks, step.volume))
-        steps = [looked_at_again(step) for step in steps]
+        steps = looked_at_again(steps, request)
         safety = _safety_snapshot(steps, request, repository, runtime)
         for step in steps:
             if step.survey is None:
@@ -59,6 +59,8 @@ def restore(
         try:
             for step in steps:
                 warnings += stage(step, repository, runtime)
+            for step in steps:
+                refuse_if_used(step, request)
             journal.decide(acts, forward=True)
             for step in steps:
                 step.swap.swap()
@@ -119,6 +121,7 @@ def _safety_snapshot(
             f"the safety snapshot failed, nothing was changed: {exc}",
             hint=exc.hint or "--no-safety-snapshot restores without one",
         ) from exc
+    runtime.progress.note(f"what is there now is safety snapshot {manifest.short_id}")
     return manifest
 
 

@@ -24,6 +24,7 @@ class Survey:
 
     empty: bool
     free_bytes: int
+    device: str
     interrupted: tuple[str, ...]
 
 
@@ -56,6 +57,7 @@ class Swap:
         return Survey(
             empty=facts.get("entries") == "none",
             free_bytes=free,
+            device=facts.get("device", ""),
             interrupted=tuple(value for key, value in answers if key == "left"),
         )
 

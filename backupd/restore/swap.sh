@@ -6,7 +6,7 @@
 #   .backupd-restore-ID/new-root, old-root
 #                                empty directories with the attributes that the root is to have, and had
 #   .backupd-restore-ID/root-time
-#                                an empty file with the time that the root is to have when all of this is gone
+#                                empty, with the time that the root is to have when all of this is gone
 #   .backupd-restore-ID/units    for a restore of single paths: the paths to exchange, one a line
 #   .backupd-restore-ID/parents, time.N
 #                                … the directories that they are in, one a line, and empty files with their times
@@ -21,8 +21,7 @@
 # tail, touch. Uses flock where there is one.
 set -eu
 umask 077
-LC_ALL=C
-export LC_ALL
+export LC_ALL=C
 
 id=$1
 verb=$2
@@ -60,8 +59,7 @@ enter() {
     flush
 }
 
-# Set the time of change of directory $2 to that of $1, which may be a descriptor of a file that is gone. Not every user
-# may, and then it stays what it is.
+# Give $2 the time of change of $1, which may be the descriptor of a file that is gone. Not every user may.
 set_time() {
     touch -r "$1" "$2" 2>/dev/null || touch -d "@$(stat -L -c %Y "$1")" "$2" 2>/dev/null || true
 }
@@ -219,9 +217,7 @@ keep_time() {
     [ -f "$stage/root-time" ] || touch -r . "$stage/root-time"
 }
 
-clear_out() {
-    find "$1" -mindepth 1 -maxdepth 1 ! -name state ! -name root-time -exec rm -rf -- {} +
-}
+clear_out() { find "$1" -mindepth 1 -maxdepth 1 ! -name state ! -name root-time -exec rm -rf -- {} +; }
 
 case $verb in
 survey)
@@ -231,6 +227,7 @@ survey)
     else
         echo "entries none"
     fi
+    echo "device $(stat -c %d .)"
     df -Pk . | while read -r _ _ _ free _; do echo "free $free"; done | tail -n 1
     find . -mindepth 1 -maxdepth 1 -type d -name '.backupd-restore-*' | while IFS= read -r left; do
         echo "left ${left#./.backupd-restore-}"

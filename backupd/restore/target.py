@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backupd.errors import (
-    IntegrityError,
-    ObjectNotFound,
     SnapshotNotFound,
     SourceError,
     UsageError,
@@ -79,12 +77,13 @@ def plan_restore(
         raise UsageError(f"--into takes one volume, and {len(archives)} would be restored", hint="name one of them")
     steps = []
     for archive in archives:
-        _check_stored(repository, archive)
+        repository.check(archive.objects)
         # A safety snapshot may be of another volume than its name says (--into): it goes back to where it was taken.
         spec = request.into or (None if manifest.reason == "safety" else configured.get(archive.volume))
         target = _target(spec, archive, runtime.engine)
         swap = Swap(runtime.engine, target, f"{manifest.short_id}-{runtime.new_id()[:6]}")
         steps.append(_step(request, archive, swap, repository))
+    _check_room(steps)
     return steps
 
 
@@ -116,36 +115,40 @@ def _target(spec: VolumeSpec | None, archive: Archive, engine: Engine) -> Volume
         return Volume(name=archive.volume, kind="volume", source=spec.volume)
 
 
-def _check_stored(repository: Repository, archive: Archive) -> None:
-    for ref in archive.objects:
-        try:
-            size = repository.store.stat(ref.key).size
-        except ObjectNotFound as exc:
-            raise IntegrityError(f"{repository.store.name}: {ref.key} is missing") from exc
-        if size != ref.size:
-            raise IntegrityError(f"{repository.store.name}: {ref.key} has {size} bytes instead of {ref.size}")
-
-
 def _step(request: RestoreRequest, archive: Archive, swap: Swap, repository: Repository) -> Step:
     engine, volume = swap.engine, swap.volume
     selection = None
     if request.paths and "." not in request.paths:
         selection = select_paths(lambda: spans(repository.files(archive), archive.plain_size), request.paths)
+    step = Step(archive, swap, None, selection, _tar_notes(archive, engine))
     if engine.inspect(volume) is None:
-        return Step(archive, swap, None, selection, _tar_notes(archive, engine))
-    users = engine.consumers(volume)
-    notes = [f"{user.name} is running and uses {volume}" for user in users]
+        return step
+    notes = [f"{user.name} is running and uses {volume}" for user in engine.consumers(volume)]
+    refuse_if_used(step, request)
+    return _surveyed(replace(step, notes=(*notes, *step.notes)))
+
+
+def refuse_if_used(step: Step, request: RestoreRequest) -> None:
+    """VolumeInUse if running containers mount the volume, unless the request is to write under them."""
+    users = [user.name for user in step.swap.engine.consumers(step.volume)]
     if users and not request.force:
         raise VolumeInUse(
-            f"{volume} is in use by {', '.join(user.name for user in users)}",
-            hint=f"`docker stop {' '.join(user.name for user in users)}` first, or --force to write under them",
+            f"{step.volume} is in use by {', '.join(users)}",
+            hint=f"`docker stop {' '.join(users)}` first, or --force to write under them",
         )
-    return _surveyed(Step(archive, swap, None, selection, (*notes, *_tar_notes(archive, engine))))
 
 
-def looked_at_again(step: Step) -> Step:
-    """The step as it is by now, since a person may have thought it over for long. The volume's lock is held."""
-    return step if step.swap.engine.inspect(step.volume) is None else _surveyed(step)
+def looked_at_again(steps: Sequence[Step], request: RestoreRequest) -> list[Step]:
+    """The steps as they are by now, since a person may have thought it over for long. The volumes' locks are held."""
+    again = []
+    for step in steps:
+        if step.swap.engine.inspect(step.volume) is not None:
+            refuse_if_used(step, request)
+            again.append(_surveyed(step))
+        else:
+            again.append(step)
+    _check_room(again)
+    return again
 
 
 def _surveyed(step: Step) -> Step:
@@ -155,13 +158,21 @@ def _surveyed(step: Step) -> Step:
             f"{step.volume} holds an interrupted restore of {', '.join(survey.interrupted)}",
             hint="run `backupd recover`",
         )
-    if survey.free_bytes < step.size:
-        raise SourceError(
-            f"{step.volume} has {survey.free_bytes // MIB} MiB free, and the restored data need"
-            f" {-(-step.size // MIB)} MiB beside the old ones",
-            hint="make room, or restore elsewhere with --into or --to-dir",
-        )
     return replace(step, survey=survey)
+
+
+def _check_room(steps: Sequence[Step]) -> None:
+    """SourceError if a file system can't hold the restored data of all its volumes beside the old ones."""
+    surveyed = [(step, step.survey) for step in steps if step.survey is not None]
+    for device in {survey.device for _, survey in surveyed}:
+        here = [(step, survey) for step, survey in surveyed if survey.device == device]
+        needed, free = sum(step.size for step, _ in here), min(survey.free_bytes for _, survey in here)
+        if free < needed:
+            raise SourceError(
+                f"{', '.join(str(step.volume) for step, _ in here)}: {free // MIB} MiB are free, and the restored data"
+                f" need {-(-needed // MIB)} MiB beside the old ones",
+                hint="make room, restore volume by volume, or elsewhere with --into or --to-dir",
+            )
 
 
 def _tar_notes(archive: Archive, engine: Engine) -> tuple[str, ...]:

@@ -31,7 +31,9 @@ def os_errors(store: str, action: str) -> Iterator[None]:
     except OSError as exc:
         message = f"store {store}: {action}: {exc.strerror or exc}"
         if exc.errno in _FULL:
-            raise StoreFull(message, hint="free some space; `backupd recover` removes what killed backups left unfinished") from exc
+            raise StoreFull(
+                message, hint="free some space; `backupd recover` removes what killed backups left unfinished"
+            ) from exc
         if exc.errno in _DENIED:
             raise StoreDenied(message, hint="may this user write there, and is it mounted read-write?") from exc
         if exc.errno in _AWAY:

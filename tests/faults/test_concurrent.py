@@ -49,7 +49,9 @@ def back_up_often(base: Path, name: str, number: int, times: int) -> None:
 
 def spawn(base: Path, name: str, number: int, times: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(base), name, str(number), str(times)], cwd=ROOT, stderr=subprocess.PIPE
+        [sys.executable, "-X", "faulthandler", "-c", COMMAND, str(base), name, str(number), str(times)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -94,7 +96,7 @@ def test_different_volumes(tmp_path: Path) -> None:
         archive = newest.archive(name)
         assert archive is not None
         held = {member.path for member in place.repository(0).files(archive)}
-        assert set(os.listdir(tmp_path / "volumes" / name)) <= held
+        assert {path.name for path in (tmp_path / "volumes" / name).iterdir()} <= held
 
 
 def test_same_volume(tmp_path: Path) -> None:

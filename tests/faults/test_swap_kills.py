@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -111,50 +114,69 @@ def timeless(tree: Print, paths: tuple[bytes, ...]) -> Print:
     }
 
 
-def check_every_kill(case: Case, when: When) -> None:
-    acts, result = case.uninterrupted()
-    new = case.new_print(result)
+def check_every_kill(make: Callable[[Path], Case], base: Path, when: When) -> None:
+    """Two at a time, each with tools and trees of its own."""
+    cases = []
+    for part in ("one", "other"):
+        (base / part).mkdir()
+        cases.append(make(base / part))
+    (acts, result), _ = [case.uninterrupted() for case in cases]
+    new = cases[0].new_print(result)
+    case = cases[0]
     # Up to `undo` all is as it is up to `finish`.
     first = case.acts_before_last + 1 if case.last == "undo" else 1
     assert acts - first > 5
     seed = random.randrange(10**6)
     print(f"seed {seed}, acts {first} to {acts}")
-    dice = random.Random(seed)
-    lost_times = 0
-    outcomes = set()
-    for number in range(first, acts + 1):
-        volume = case.volume(number)
-        case.tools.reset()
-        killed = case.run(volume, number, when)
-        assert killed is not None
-        for _ in range(2):
-            case.tools.reset()
-            case.tools.run(
-                volume, case.again(killed), kill_at=dice.randrange(1, 20), when=dice.choice(("before", "after"))
-            )
-        for _ in range(2):
-            said = case.tools.run(volume, case.again(killed))
-            after = fingerprint(volume)
-            # The directories that units were exchanged in are newly changed, as they should be.
-            exchanged = (b".", b"dir") if case.units else (b".",)
-            is_old = timeless(after, (b".",)) == timeless(case.old_print, (b".",))
-            is_new = timeless(after, exchanged) == timeless(new, exchanged)
-            assert is_old != is_new, (number, killed, differences(case.old_print, after), differences(new, after))
-            assert said is not None
-        if not case.units or is_old:
-            expected = case.old_print if is_old else new
-            lost_times += after[b"."]["mtime"] != expected[b"."]["mtime"]
-        outcomes.add((killed, "old" if is_old else "new"))
-        shutil.rmtree(volume)
+
+    def half(which: int) -> list[Outcome]:
+        dice = random.Random(seed + which)
+        return [check_kill(cases[which], number, when, new, dice) for number in range(first + which, acts + 1, 2)]
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [outcome for found in pool.map(half, (0, 1)) for outcome in found]
+    seen = {(outcome.killed, outcome.holds) for outcome in outcomes}
     if case.last == "finish":
-        assert ("prepare", "old") in outcomes
-        assert ("finish", "new") in outcomes
-        assert ("finish", "old") not in outcomes
-        assert not case.journaled or ("swap", "old") not in outcomes
+        assert ("prepare", "old") in seen
+        assert ("finish", "new") in seen
+        assert ("finish", "old") not in seen
+        assert not case.journaled or ("swap", "old") not in seen
     else:
-        assert ("undo", "new") not in outcomes
+        assert ("undo", "new") not in seen
     # Between an entry of ours coming or going and `touch` (see swap.sh); the kills of `recover` add to those.
-    assert lost_times <= acts // 3
+    assert sum(outcome.lost_time for outcome in outcomes) <= acts // 3
+
+
+class Outcome(NamedTuple):
+    """Which verb was killed, what the volume holds after recovering, and whether its root lost its time."""
+
+    killed: str
+    holds: str
+    lost_time: bool
+
+
+def check_kill(case: Case, number: int, when: When, new: Print, dice: random.Random) -> Outcome:
+    volume = case.volume(number)
+    case.tools.reset()
+    killed = case.run(volume, number, when)
+    assert killed is not None
+    again = case.again(killed)
+    for _ in range(2):
+        case.tools.reset()
+        case.tools.run(volume, again, kill_at=dice.randrange(1, 20), when=dice.choice(("before", "after")))
+    for _ in range(2):
+        said = case.tools.run(volume, again)
+        after = fingerprint(volume)
+        # The directories that units were exchanged in are newly changed, as they should be.
+        exchanged = (b".", b"dir") if case.units else (b".",)
+        is_old = timeless(after, (b".",)) == timeless(case.old_print, (b".",))
+        is_new = timeless(after, exchanged) == timeless(new, exchanged)
+        assert is_old != is_new, (number, killed, differences(case.old_print, after), differences(new, after))
+        assert said is not None
+    expected = case.old_print if is_old else new
+    lost = (is_old or not case.units) and after[b"."]["mtime"] != expected[b"."]["mtime"]
+    shutil.rmtree(volume)
+    return Outcome(killed, "old" if is_old else "new", lost)
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +190,19 @@ def busybox() -> str:
 @pytest.mark.parametrize("last", ["finish", "undo"])
 @pytest.mark.parametrize("units", [False, True], ids=["whole", "units"])
 def test_gnu(tmp_path: Path, units: bool, last: str) -> None:
-    check_every_kill(Case(tmp_path, Tools(tmp_path / "bin"), units=units, last=last), "after")
+    check_every_kill(lambda base: Case(base, Tools(base / "bin"), units=units, last=last), tmp_path, "after")
 
 
 def test_gnu_before_each_act_by_the_journal(tmp_path: Path) -> None:
-    case = Case(tmp_path, Tools(tmp_path / "bin"), units=False, last="finish", journaled=True)
-    check_every_kill(case, "before")
+    def make(base: Path) -> Case:
+        return Case(base, Tools(base / "bin"), units=False, last="finish", journaled=True)
+
+    check_every_kill(make, tmp_path, "before")
 
 
 @pytest.mark.parametrize(("units", "last"), [(False, "finish"), (True, "undo")])
 def test_busybox(tmp_path: Path, busybox: str, units: bool, last: str) -> None:
-    check_every_kill(Case(tmp_path, Tools(tmp_path / "bin", busybox), units=units, last=last), "after")
+    check_every_kill(lambda base: Case(base, Tools(base / "bin", busybox), units=units, last=last), tmp_path, "after")
 
 
 def restoring(base: Path) -> None:
@@ -192,7 +216,7 @@ def killed_restore(base: Path, delay: float) -> bool:
     command = "import sys, pathlib, tests.faults.test_swap_kills as t; t.restoring(pathlib.Path(sys.argv[1]))"
     root = Path(__file__).parents[2]
     with subprocess.Popen([sys.executable, "-c", command, str(base)], cwd=root) as process:
-        while not any(name.startswith(".backupd") for name in os.listdir(base / "volumes" / "data")):
+        while not any((base / "volumes" / "data").glob(".backupd-*")):
             if process.poll() is not None:
                 return False
         time.sleep(delay)

@@ -114,8 +114,8 @@ class Place:
     names: tuple[str, ...] = ("data",)
     optional: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    compression: Compression = Compression()
-    full_every: FullEvery = FullEvery()
+    compression: Compression = field(default_factory=Compression)
+    full_every: FullEvery = field(default_factory=FullEvery)
 
     def __post_init__(self) -> None:
         self.clock = TickingClock()

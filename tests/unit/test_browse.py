@@ -68,9 +68,13 @@ def test_ls(repository: Repository, archive: Archive) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["text", "big", "z big", "z hard", "sub/hard", "sub/deep/x", "sparse", "empty", "d" * 100 + "/" + "e" * 120 + "/f",
-             "z odd", os.fsdecode(b"odd \xff\n-name")]
-)  # fmt: skip
+    "path",
+    [
+        *("text", "big", "z big", "z hard", "sub/hard", "sub/deep/x", "sparse", "empty", "z odd"),
+        "d" * 100 + "/" + "e" * 120 + "/f",
+        os.fsdecode(b"odd \xff\n-name"),
+    ],
+)
 def test_cat(place: Place, repository: Repository, archive: Archive, path: str) -> None:
     expected = (place.root() / path).read_bytes()
     digest, size = hashlib.sha256(), 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,8 +52,6 @@ class TestJournal:
             assert caught.value.hint is not None
 
     def test_acts_that_are_not_known(self, tmp_path: Path) -> None:
-        import sqlite3  # noqa: PLC0415
-
         Journal(tmp_path).begin(act(), BEGIN)
         connection = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
         connection.execute('UPDATE acts SET act = \'{"type":"later"}\'')
@@ -176,7 +176,5 @@ class TestRecover:
         self.begun(place, "one", "x-1")
         engine = MountedEngine()
         engine.name = "docker"
-        from dataclasses import replace  # noqa: PLC0415
-
         assert recover(replace(place.runtime, engine=engine)) == []
         assert len(recover(place.runtime)) == 1

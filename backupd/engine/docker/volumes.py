@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from backupd.model import Volume
 PROJECT_LABEL = "com.docker.compose.project"
 VOLUME_LABEL = "com.docker.compose.volume"
 CONFIG_HASH_LABEL = "com.docker.compose.config-hash"
+
+MASK = "********"
+_PASSWORD = re.compile(r"(?i)\b(pass|password|passwd|secret)=[^,]*")
 
 
 def find_volume(api: docker.APIClient, name: str, wanted: str, project: str | None) -> Volume:
@@ -51,9 +55,19 @@ def create_volume(api: docker.APIClient, volume: Volume) -> None:
     """Create it as recorded, but for compose's config hash: compose adopts a volume without one, and offers to delete
     one whose hash does not fit the compose file of the day.
     """
+    if any(MASK in value for value in volume.options.values()):
+        raise SourceError(
+            f"volume {volume.source} had a password among its options, which is not kept in snapshots",
+            hint="create the volume yourself, as its compose file has it, then restore again",
+        )
     labels = {key: value for key, value in volume.labels.items() if key != CONFIG_HASH_LABEL}
     with sdk_errors(f"create volume {volume.source}"):
         api.create_volume(volume.source, volume.driver or None, dict(volume.options), labels)
+
+
+def _without_passwords(options: dict[str, str]) -> dict[str, str]:
+    """Mount options as they may be written down: a manifest is no place for the password of a file server."""
+    return {key: _PASSWORD.sub(rf"\1={MASK}", value) for key, value in options.items()}
 
 
 def mountpoint(api: docker.APIClient, source: str) -> str | None:
@@ -71,7 +85,7 @@ def _volume(name: str, found: dict[str, Any]) -> Volume:
         kind="volume",
         source=found["Name"],
         driver=found["Driver"],
-        options=found.get("Options") or {},
+        options=_without_passwords(found.get("Options") or {}),
         labels=found.get("Labels") or {},
     )
 

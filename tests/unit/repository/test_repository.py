@@ -153,11 +153,11 @@ class TestResolve:
         with pytest.raises(SnapshotNotFound, match="2 snapshots begin with 'aaaa': aaaa0000, aaaa1111"):
             repository.resolve("aaaa")
 
-    def test_latest_is_no_safety_snapshot(self, repository: Repository) -> None:
+    def test_latest_is_what_a_plan_took(self, repository: Repository) -> None:
         repository.commit(manifest("cccc0000", 10, "safety"))
         assert repository.resolve("latest").id == "bbbb0000"
         repository.commit(manifest("dddd0000", 11, "import"))
-        assert repository.resolve("latest").id == "dddd0000"
+        assert repository.resolve("latest").id == "bbbb0000"
 
     def test_latest_of_nothing(self) -> None:
         repository = create(MemoryStore("m"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_spans_cover_the_stream() -> None:
     found = [span for _, span in spans(TREE, END)]
     assert found[0] == (0, 100)
     assert found[-1] == (800, END)
-    assert all(before[1] == after[0] for before, after in zip(found, found[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(found))
     assert list(spans([], END)) == []
 
 

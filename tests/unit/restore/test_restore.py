@@ -23,9 +23,11 @@ from backupd.journal import Journal
 from backupd.lock import volume_lock
 from backupd.model import Consumer, VolumeSpec
 from backupd.recover import recover
-from backupd.repository import Manifest
+from backupd.repository import Manifest, normalized
 from backupd.restore import RestoreRequest, Swap, plan_restore, restore
+from backupd.restore.operation import stage
 from backupd.stores.memory import MemoryStore
+from backupd.transfer import import_tar
 from tests.support.faulty_store import Crash, FaultyStore
 from tests.support.runtime import Place, fill, put
 from tools.fingerprint import differences, fingerprint
@@ -53,7 +55,7 @@ def change(root: Path) -> None:
 
 
 def traces(root: Path) -> list[str]:
-    return [name for name in os.listdir(root) if name.startswith(".backupd")]
+    return [path.name for path in root.iterdir() if path.name.startswith(".backupd")]
 
 
 def test_whole_volume(place: Place) -> None:
@@ -107,7 +109,7 @@ def test_keep_old(place: Place, snapshot: Manifest) -> None:
     place.restore(snapshot, keep_old=True)
     (kept,) = traces(place.root())
     assert (place.root() / kept / "extra").read_text() == "extra"
-    assert "extra" not in os.listdir(place.root())
+    assert not (place.root() / "extra").exists()
     names = {member.path.split("/")[0] for member in place.repository().files(place.backup().manifest.archives[0])}
     assert kept not in names
 
@@ -217,8 +219,6 @@ class TestPaths:
     def test_odd_name(self, place: Place, snapshot: Manifest) -> None:
         name = os.fsdecode(b"odd \xff\n-name")
         with pytest.raises(UsageError):
-            from backupd.repository import normalized  # noqa: PLC0415
-
             normalized(name)
         dash = place.root() / "-rf *"
         dash.write_text("dash")
@@ -233,8 +233,6 @@ class TestPaths:
         before = fingerprint(place.root())
         request = RestoreRequest(paths=("sub/deep/x", "text"))
         (step,) = plan_restore(request, snapshot, place.repository(), place.runtime, {"data": place.spec()})
-        from backupd.restore.operation import stage  # noqa: PLC0415
-
         stage(step, place.repository(), place.runtime)
         step.swap.swap()
         assert (place.root() / "sub" / "deep" / "x").read_text() == "x 1"
@@ -243,8 +241,6 @@ class TestPaths:
 
 
 def test_tar_without_an_entry_for_the_root_leaves_the_root_as_it_was(place: Place, tmp_path: Path) -> None:
-    from backupd.transfer import import_tar  # noqa: PLC0415
-
     os.system(f"cd {place.root()} && tar cf {tmp_path}/x.tar text sub")
     place.backup()
     volume = place.runtime.engine.find(place.spec())
@@ -254,7 +250,7 @@ def test_tar_without_an_entry_for_the_root_leaves_the_root_as_it_was(place: Plac
     place.restore(manifest)
     status = place.root().stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (999, 998, 0o2750)
-    assert sorted(os.listdir(place.root())) == ["sub", "text"]
+    assert {path.name for path in place.root().iterdir()} == {"sub", "text"}
 
 
 class TestRefused:
@@ -271,7 +267,7 @@ class TestRefused:
     def test_not_enough_room(self, place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
         survey = Swap.survey
         monkeypatch.setattr(Swap, "survey", lambda swap: replace(survey(swap), free_bytes=1000))
-        self.check(place, lambda: place.restore(snapshot), SourceError, "0 MiB free.* need 1 MiB")
+        self.check(place, lambda: place.restore(snapshot), SourceError, "0 MiB are free.* need 1 MiB")
 
     def test_in_use(self, place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(place.runtime.engine, "consumers", lambda volume: [Consumer("db", "image", True)])
