@@ -28,6 +28,10 @@ class RestoreAct(msgspec.Struct, frozen=True, kw_only=True, tag="restore"):
     keep_old: bool
 
 
+# Made on import, as in `repository.manifest`.
+_ACT = msgspec.json.Decoder(RestoreAct)
+
+
 class OpenAct(NamedTuple):
     """An act that was begun and not ended. `decided`: it is to be finished; otherwise it is to be undone."""
 
@@ -92,7 +96,4 @@ class Journal:
             return []
         with self._connected() as connection:
             rows = connection.execute("SELECT id, act, decided FROM acts ORDER BY id").fetchall()
-            return [
-                OpenAct(number, msgspec.json.decode(act, type=RestoreAct), bool(decided))
-                for number, act, decided in rows
-            ]
+            return [OpenAct(number, _ACT.decode(act), bool(decided)) for number, act, decided in rows]

@@ -16,7 +16,7 @@ class Holding:
 
     repository: Repository
     manifests: tuple[Manifest, ...]
-    damaged: tuple[IntegrityError, ...] = ()
+    damaged: tuple[BackupdError, ...] = ()
 
     @property
     def name(self) -> str:

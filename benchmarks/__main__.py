@@ -17,7 +17,7 @@ from benchmarks import scenarios
 from benchmarks.contenders import ROOT, Docker, contenders, install_missing
 from benchmarks.data import GIB, MIB
 from benchmarks.machine import machine, versions
-from benchmarks.measure import CommandFailed, Results
+from benchmarks.measure import CommandFailed, Patience, Results
 from benchmarks.report import Report
 from benchmarks.targets import targets
 
@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--large", action="store_true", help="also a volume of 10 GiB (takes 25 GiB of disk)")
     parser.add_argument("--rounds", type=int, help="how often everybody is measured (default 3)")
     parser.add_argument(
-        "--patience", type=float, default=20, help="seconds to wait for a quiet machine before a run (20)"
+        "--patience", type=float, default=600, help="seconds to spend on waiting for a quiet machine (600)"
     )
     parser.add_argument("--no-docker", action="store_true", help="do without a Docker Engine")
     parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.relative_to(ROOT)}")
@@ -102,7 +102,7 @@ def _bench(
         size=64 * MIB if quick else GIB,
         small_files=2_000 if quick else 200_000,
         large=256 * MIB if quick else 10 * GIB,
-        patience=arguments.patience,
+        patience=Patience(0 if quick else arguments.patience),
         say=lambda text: console.print(text, markup=False, soft_wrap=True),
         results=Results(),
     )

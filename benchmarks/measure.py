@@ -101,15 +101,21 @@ def run(command: str, environment: Mapping[str, str]) -> Run:
     return Run(seconds, cpu_seconds, usage.ru_maxrss * 1024, others)
 
 
-def wait_for_quiet(patience: float) -> None:
-    """Sleep until others use less than a tenth of the processors, or for `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        before = _ticks()
-        time.sleep(0.5)
-        busy, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
-        if busy < 0.1 * total:
-            return
+@dataclass
+class Patience:
+    """Seconds that may be spent, all in all, on waiting until others leave the processors alone."""
+
+    left: float
+
+    def wait(self) -> None:
+        """Until others use less than a tenth of the processors, or patience is at an end."""
+        while self.left > 0:
+            before = _ticks()
+            time.sleep(0.5)
+            busy, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
+            if busy < 0.1 * total:
+                return
+            self.left -= 0.5
 
 
 def _ticks() -> tuple[int, int]:

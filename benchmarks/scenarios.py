@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import data
 from benchmarks.contenders import BACKUPD, BACKUPD_DOCKER, Contender, Docker, Place, contenders
-from benchmarks.measure import Results, Run, run, wait_for_quiet
+from benchmarks.measure import Patience, Results, Run, run
 
 Say = Callable[[str], None]
 VOLUME = "backupd-bench-data"
@@ -32,7 +32,7 @@ class Bench:
     size: int
     small_files: int
     large: int
-    patience: float
+    patience: Patience
     say: Say
     results: Results
 
@@ -133,7 +133,7 @@ def _again(bench: Bench, phase: str, places: Sequence[Place]) -> None:
     for place in places:
         if place.contender.again:
             before = _stored(place)
-            wait_for_quiet(bench.patience)
+            bench.patience.wait()
             took = run(place.contender.again, place.environment)
             _note(bench, phase, place, replace(took, stored_bytes=_stored(place) - before))
 
@@ -152,20 +152,26 @@ def _quietest(bench: Bench, place: Place, command: str, prepare: Callable[[], No
     runs: list[Run] = []
     while len(runs) < ATTEMPTS:
         prepare()
-        wait_for_quiet(bench.patience)
+        bench.patience.wait()
         runs.append(run(command, place.environment))
-        if runs[-1].others < DISTURBED or "docker" in place.contender.name or not place.contender.whole:
+        known = place.contender.whole and place.contender.name != BACKUPD_DOCKER
+        if not known or runs[-1].others < DISTURBED or bench.patience.left <= 0:
             break
+        bench.patience.left -= runs[-1].seconds
     return min(runs, key=lambda took: took.others)
 
 
 def _note(bench: Bench, phase: str, place: Place, took: Run) -> None:
     bench.results.runs[phase, place.contender.name].append(took)
-    stored = f"  {took.stored_bytes / data.MIB:8.1f} MiB stored" if took.stored_bytes else ""
-    time = f"{took.seconds:7.2f} s  {took.cpu_seconds:6.2f} s of processors"
-    bench.say(
-        f"  {phase:<16} {place.contender.name:<15} {time}  {took.peak_bytes / data.MIB:4.0f} MiB of memory{stored}"
-    )
+    words = [
+        f"{took.seconds:7.2f} s",
+        f"{took.cpu_seconds:6.2f} s of processors",
+        f"{took.peak_bytes / data.MIB:4.0f} MiB of memory",
+        f"others {took.others:3.0%}",
+    ]
+    if took.stored_bytes:
+        words.append(f"{took.stored_bytes / data.MIB:8.1f} MiB stored")
+    bench.say(f"  {phase:<16} {place.contender.name:<15} {'  '.join(words)}")
 
 
 def _stored(place: Place) -> int:

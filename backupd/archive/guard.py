@@ -11,18 +11,26 @@ from backupd.errors import SourceError
 class TarGuard:
     """Looks at members in stream order, then at where the symbolic links lead.
 
-    `allow_links` lets symbolic links point outside, but nothing be put behind them. Memory: the symbolic links.
+    `allow_links` lets symbolic links point outside, but nothing be put behind them. Memory: all paths.
     """
 
     def __init__(self, *, allow_links: bool) -> None:
         self._allow_links = allow_links
         self._links: dict[str, str] = {}
+        self._seen: set[str] = set()
 
     def check(self, member: Member) -> None:
         """SourceError if the member is absolute, leaves the tree, or lies behind a symbolic link of the same tar."""
         self._inside(member.path, member.path)
+        if member.path.startswith(_RESERVED):
+            raise SourceError(f"{member.path!r} is a name that backupd keeps for itself; nothing was stored")
+        self._seen.add(_tidy(member.path))
         if member.kind == "hardlink":
             self._inside(member.link, member.path)
+            if _tidy(member.link) not in self._seen:
+                raise SourceError(
+                    f"{member.path!r} is a hard link to {member.link!r}, which the tar lacks; nothing was stored"
+                )
             if target := self._links.get(_tidy(member.link)):  # a second name of that symbolic link
                 self._links[_tidy(member.path)] = target
         elif member.kind == "symlink":
@@ -77,4 +85,5 @@ def _tidy(path: str) -> str:
 
 
 _HINT = "`tar -C DIRECTORY -cf FILE .` makes a tar whose paths are relative"
+_RESERVED = (".backupd-restore-", ".backupd-old-")
 _MOST_LINKS = 40  # MAXSYMLINKS of Linux

@@ -12,6 +12,7 @@ from backupd.backup.archiving import ArchiveJob, Origin
 from backupd.backup.parent import find_parent
 from backupd.errors import (
     BackupdError,
+    EngineUnavailable,
     IntegrityError,
     LockedError,
     NoRepository,
@@ -128,6 +129,13 @@ def take_snapshot(
     """
     started = runtime.clock.now()
     snapshot_id = runtime.new_id()
+    # Asked once, before any volume: an engine or helper image that does not work is not the fault of each of them.
+    tool = runtime.engine.tool()
+    if tool.flavour == "busybox":
+        runtime.progress.note(
+            f"{tool} keeps no extended attributes, ACLs, holes and fractions of seconds; GNU tar does"
+            " (docker.helper_image)"
+        )
     parents, _ = repository.snapshots()
     snapshot = _Snapshot(snapshot_id, plan, runtime, repository, parents)
     archives: list[Archive] = []
@@ -138,6 +146,8 @@ def take_snapshot(
             volume = runtime.engine.find(spec)
             with nullcontext() if locked else volume_lock(runtime.locks, volume):
                 archives.append(snapshot.archive(spec, volume))
+        except EngineUnavailable:
+            raise
         except (SourceError, LockedError) as exc:
             errors.append(exc)
             optional = spec.optional and isinstance(exc, VolumeMissing)
@@ -189,7 +199,7 @@ class _Snapshot:
             runtime.progress.note(f"{spec.name}: copied as it is, while {', '.join(writers)} can write to it")
         parent = find_parent(self.repository, self.earlier, spec.name, self.plan.full_every, started, runtime.progress)
         last = next((archive for manifest in self.earlier if (archive := manifest.archive(spec.name))), None)
-        runtime.progress.begin(spec.name, last.plain_size if last else None)
+        runtime.progress.begin(f"reading {spec.name}", last.plain_size if last else None)
         try:
             origin = Origin(self.id, volume, runtime.engine.tool(), "live", started)
             job = ArchiveJob(self.repository, codec_for(self.plan.compression), runtime.progress, runtime.clock)

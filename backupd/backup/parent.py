@@ -40,9 +40,10 @@ def find_parent(
     Everything that the new snapshot would lean on is looked up in the store first: an archive is never built on one
     of which a part is missing.
     """
-    for manifest in manifests:
+    # A safety snapshot is soon pruned and may be of another volume, and an import was made by another tar.
+    for manifest in sorted(manifests, key=lambda manifest: manifest.reason == "import"):
         archive = manifest.archive(volume)
-        if archive is None or manifest.reason == "safety":  # which is soon pruned, and may be of another volume
+        if archive is None or manifest.reason == "safety":
             continue
         if full_every.age is not None and now - archive.base.time >= full_every.age:
             return None

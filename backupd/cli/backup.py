@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
             details = ", ".join(f"{key}: {value}" for key, value in facts.details.items())
             session.detail(f"store {store.name}: conditional create: {facts.conditional_create}, {details}")
         if not result.complete:
-            raise PartialFailure(_missing(result), hint="the next run tries again; `backupd show` has the details")
+            raise PartialFailure(_missing(result), hint="the next run tries again")
 
 
 def finish_interrupted(session: Session, runtime: Runtime) -> None:
@@ -96,8 +96,11 @@ def warn_about(session: Session, volume: str, warnings: list[str], count: int) -
 
 
 def _missing(result: BackupResult) -> str:
-    parts = [
-        f"volume {failure.volume}: {failure.error}" for failure in result.manifest.failures if not failure.optional
-    ]
-    parts += [f"store {name}: {error}" for name, error in result.store_failures.items()]
-    return f"snapshot {result.manifest.short_id} was taken in part: " + "; ".join(parts)
+    parts = []
+    failed = [failure for failure in result.manifest.failures if not failure.optional]
+    if failed:
+        parts.append("lacks " + "; ".join(f"volume {failure.volume} ({failure.error})" for failure in failed))
+    if result.store_failures:
+        away = "; ".join(error.removeprefix(f"store {name}: ") for name, error in result.store_failures.items())
+        parts.append(f"could not be brought to store {', '.join(result.store_failures)} ({away})")
+    return f"snapshot {result.manifest.short_id} is in store {result.store}, but {' and '.join(parts)}"

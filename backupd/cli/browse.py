@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         recursive: Annotated[bool, typer.Option("--recursive", "-R", help="All that is below, too.")] = False,
     ) -> None:
         """The files of a snapshot."""
-        repository, manifest = session.find(id_)
+        repository, manifest = session.find(id_, [volume])
         archive = browse.archive_of(manifest, volume)
         members = browse.list_files(repository, archive, normalized(path), recursive=recursive)
         if session.output.json:
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         """Write one file of a snapshot to standard output."""
         if session.output.json:
             raise UsageError("`cat` writes the file itself, not JSON")
-        repository, manifest = session.find(id_)
+        repository, manifest = session.find(id_, [volume])
         browse.cat(repository, browse.archive_of(manifest, volume), normalized(path), sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
 

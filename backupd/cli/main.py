@@ -61,6 +61,8 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(prog_name="backupd", args=arguments, standalone_mode=False)
     except _UsageError as exc:
+        if not exc.format_message():  # no arguments at all: the help has been printed
+            return UsageError.exit_code
         output.error(
             exc.format_message(), "`backupd --help` lists the commands, `backupd COMMAND --help` their options"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,13 +96,13 @@ class Session:
         """The first of them."""
         return next(self.repositories())
 
-    def find(self, snapshot: str) -> tuple[Repository, Manifest]:
-        """A snapshot and the first repository that holds it; for `latest`, the newest one of all stores."""
+    def find(self, snapshot: str, volumes: Collection[str] = ()) -> tuple[Repository, Manifest]:
+        """A snapshot and the first repository that holds it; for `latest`, the newest of all stores with `volumes`."""
         found: list[tuple[Repository, Manifest]] = []
         missing: BackupdError | None = None
         for repository in self.repositories():
             try:
-                found.append((repository, repository.resolve(snapshot)))
+                found.append((repository, repository.resolve(snapshot, volumes)))
             except SnapshotNotFound as exc:
                 missing = missing or exc
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from backupd.engine import MountedEngine
 from backupd.errors import Interrupted, PartialFailure, UsageError
 from backupd.model import VolumeSpec
 from backupd.repository import Manifest, Repository, normalized
-from backupd.restore import RestoreRequest, RestoreResult, Step, plan_restore, restore
+from backupd.restore import RestoreRequest, RestoreResult, Step, plan_restore, refuse_if_used, restore
 from backupd.runtime import Runtime
 from backupd.settings import LocalStoreSettings
 
@@ -70,22 +71,25 @@ def register(app: typer.Typer) -> None:
             safety_snapshot=safety_snapshot and to_dir is None,
             keep_old=keep_old,
         )
-        repository, manifest = session.find(id_)
+        repository, manifest = session.find(id_, volumes or ())
         runtime = session.runtime(MountedEngine() if to_dir else None)
         if not dry_run:
             finish_interrupted(session, runtime)
         if to_dir and len(volumes or manifest.archives) != 1:
             raise UsageError("--to-dir takes one volume", hint="name one of the snapshot's volumes")
-        steps = plan_restore(request, manifest, repository, runtime, _configured(session))
+        # A dry run shows the plan also where running containers would be in its way, and then says so.
+        asked = replace(request, force=True) if dry_run else request
+        steps = plan_restore(asked, manifest, repository, runtime, _configured(session))
         _refuse_to_harm(session, steps, to_dir)
         _show_plan(session, manifest, repository, steps, request)
         if dry_run:
             session.output.document({"snapshot": manifest.id, "plan": [_described(step) for step in steps]})
             session.output.line("dry run: nothing was changed")
+            refuse_if_used(steps, request)
             return
         if not yes and any(step.survey is not None and not step.survey.empty for step in steps):
             _confirm(session)
-        _report(session, manifest, _run(steps, request, repository, runtime))
+        _report(session, manifest, _run(steps, request, repository, runtime), repository.store.name)
 
 
 def _run(steps: Sequence[Step], request: RestoreRequest, repository: Repository, runtime: Runtime) -> RestoreResult:
@@ -166,7 +170,7 @@ def _confirm(session: Session) -> None:
         raise Interrupted("not restored, nothing was changed")
 
 
-def _report(session: Session, manifest: Manifest, result: RestoreResult) -> None:
+def _report(session: Session, manifest: Manifest, result: RestoreResult, store: str) -> None:
     output = session.output
     output.document(
         {
@@ -179,9 +183,13 @@ def _report(session: Session, manifest: Manifest, result: RestoreResult) -> None
     for warning in result.warnings:
         output.warn(warning)
     for step in result.steps:
-        output.line(f"{step.volume} holds {step.archive.volume} of snapshot {manifest.short_id}")
+        what = f"{', '.join(step.selection.paths)} of " if step.selection else ""
+        output.line(f"{step.volume} now holds {what}{step.archive.volume} as in snapshot {manifest.short_id}")
     if result.safety is not None:
-        output.line(f"what was there before is snapshot {result.safety.short_id}")
+        output.line(
+            f"what was there before is safety snapshot {result.safety.short_id} in store {store}:"
+            f" `backupd restore {result.safety.short_id}` goes back to it"
+        )
     missing = [failure for failure in manifest.failures if not failure.optional]
     if missing and len(result.steps) == len(manifest.archives):
         raise PartialFailure(

@@ -8,8 +8,10 @@ import typer
 
 from backupd.cli import words
 from backupd.cli.options import Session, command
-from backupd.errors import IntegrityError
+from backupd.errors import UsageError
 from backupd.repository import Archive, Manifest
+
+_LOSSES = {"gnu": "", "busybox": " (which keeps no extended attributes, ACLs, holes and fractions of seconds)"}
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="A snapshot: its id, the beginning of it, or `latest`.")]
 VolumeName = Annotated[str, typer.Argument(metavar="VOLUME", help="A volume of the snapshot.")]
@@ -35,6 +37,9 @@ def _register_list(app: typer.Typer) -> None:
         """Snapshots, newest first."""
         repository = session.repository()
         manifests, damaged = repository.snapshots()
+        _refuse_unknown("plan", plan, {*session.settings.plans, *(manifest.plan for manifest in manifests)})
+        held = (archive.volume for manifest in manifests for archive in manifest.archives)
+        _refuse_unknown("volume", volume, {*session.settings.volumes, *held})
         chosen = [
             manifest
             for manifest in manifests
@@ -57,7 +62,7 @@ def _register_list(app: typer.Typer) -> None:
         if damaged:
             for problem in damaged[:-1]:
                 output.warn(str(problem))
-            raise IntegrityError(str(damaged[-1]), hint="the snapshots above are not affected")
+            raise type(damaged[-1])(str(damaged[-1]), hint="the snapshots above are not affected")
 
 
 def _register_show(app: typer.Typer) -> None:
@@ -83,6 +88,12 @@ def _register_show(app: typer.Typer) -> None:
         for failure in manifest.failures:
             output.line()
             output.line(f"{failure.volume}: {'left out' if failure.optional else 'FAILED'}: {failure.error}")
+
+
+def _refuse_unknown(noun: str, name: str | None, known: set[str]) -> None:
+    """A typo must not look like an absence of backups."""
+    if name is not None and name not in known:
+        raise UsageError(f"there is no {noun} {name!r}", hint=f"there are: {', '.join(sorted(known))}")
 
 
 def _row(manifest: Manifest) -> tuple[str, ...]:
@@ -122,7 +133,7 @@ def _archive_facts(archive: Archive) -> list[tuple[str, str]]:
         ("kind", kind),
         ("data", f"{words.size(archive.plain_size)} in {words.count(archive.members, 'file')}"),
         ("new", f"{words.size(archive.new_size)}, stored as {words.size(archive.stored_size)}"),
-        ("read by", str(archive.tool) if archive.tool else "import"),
+        ("read by", f"{archive.tool}{_LOSSES[archive.tool.flavour]}" if archive.tool else "import"),
         ("consistency", archive.consistency),
         ("time", words.duration(archive.finished - archive.started)),
         ("needs", ", ".join(ref.key for ref in archive.needs) or "nothing (an empty stream)"),

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         """Write a volume of a snapshot as a plain tar."""
         if output is None and (session.output.json or sys.stdout.isatty()):
             raise UsageError("a tar is not for reading", hint="give a file with -o, or pipe it somewhere")
-        repository, manifest = session.find(id_)
+        repository, manifest = session.find(id_, [volume])
         archive = browse.archive_of(manifest, volume)
         if output is None:
             transfer.export_tar(repository, archive, sys.stdout.buffer.write, session.output.progress)

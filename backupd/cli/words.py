@@ -29,8 +29,8 @@ def duration(span: timedelta) -> str:
 
 
 def moment(time: datetime) -> str:
-    """A time in the local zone, to the second."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """A time in the local zone, to the second, with its offset: servers and people live in different ones."""
+    return time.astimezone().isoformat(" ", "seconds")
 
 
 def count(number: int, noun: str) -> str:

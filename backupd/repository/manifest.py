@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -137,6 +137,14 @@ class _Versioned(msgspec.Struct):
     format: int
 
 
+# Made on import, and not at the first use: msgspec prepares a type for decoding when it first meets it, and a process
+# whose threads do that at the same time dies of a segmentation fault (msgspec 0.22).
+_VERSION = msgspec.json.Decoder(_Versioned)
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (RepositoryConfig, Manifest)
+}
+
+
 def decode(data: bytes, kind: type[_T], key: str) -> _T:
     """A stored document; RepositoryError if a later version wrote it, IntegrityError if it is not what it should be.
 
@@ -146,12 +154,13 @@ def decode(data: bytes, kind: type[_T], key: str) -> _T:
     if seal is None or blake3(data[: seal.start()]).hexdigest().encode() != seal[1]:
         raise IntegrityError(f"{key} is damaged: it is not what was written")
     try:
-        version = msgspec.json.decode(data, type=_Versioned).format
+        version = _VERSION.decode(data).format
         if version > FORMAT:
             raise RepositoryError(
                 f"{key} is of format {version}, and this backupd reads format {FORMAT}",
                 hint="a newer backupd wrote it: use that version",
             )
-        return msgspec.json.decode(data, type=kind)
+        document: _T = _DECODERS[kind].decode(data)
+        return document
     except msgspec.DecodeError as exc:
         raise IntegrityError(f"{key} is damaged: {exc}") from exc

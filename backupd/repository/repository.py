@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -16,7 +16,15 @@ from backupd.archive import (
     codec_of,
     read_file_list,
 )
-from backupd.errors import IntegrityError, NoRepository, ObjectExists, ObjectNotFound, RepositoryError, SnapshotNotFound
+from backupd.errors import (
+    BackupdError,
+    IntegrityError,
+    NoRepository,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryError,
+    SnapshotNotFound,
+)
 from backupd.ports import Store
 from backupd.repository import layout
 from backupd.repository.manifest import Archive, Manifest, ObjectRef, RepositoryConfig, decode, encode
@@ -84,11 +92,11 @@ class Repository:
             raise IntegrityError(f"{self.store.name}: {key} is the manifest of another snapshot, {manifest.id}")
         return manifest
 
-    def snapshots(self) -> tuple[list[Manifest], list[IntegrityError]]:
+    def snapshots(self) -> tuple[list[Manifest], list[BackupdError]]:
         """All snapshots, newest first, and what is wrong with those whose manifest can't be read."""
         ids = sorted(self.snapshot_ids())
         manifests: list[Manifest] = []
-        damaged: list[IntegrityError] = []
+        damaged: list[BackupdError] = []
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             for result in pool.map(self._load_or_damage, ids):
                 if isinstance(result, Manifest):
@@ -97,26 +105,29 @@ class Repository:
                     damaged.append(result)
         return sorted(manifests, key=lambda manifest: (manifest.time, manifest.id), reverse=True), damaged
 
-    def _load_or_damage(self, snapshot_id: str) -> Manifest | IntegrityError | None:
+    def _load_or_damage(self, snapshot_id: str) -> Manifest | BackupdError | None:
         try:
             return self.load(snapshot_id)
         except SnapshotNotFound:  # pruned since it was listed
             return None
-        except IntegrityError as exc:
+        except (IntegrityError, RepositoryError) as exc:
             return exc
 
-    def resolve(self, name: str) -> Manifest:
-        """The snapshot that an id, an unambiguous prefix or `latest` names: the newest that a plan has taken."""
+    def resolve(self, name: str, holding: Collection[str] = ()) -> Manifest:
+        """The snapshot that an id, an unambiguous prefix or `latest` names: the newest that a plan has taken.
+
+        `latest` is the newest that holds all volumes of `holding`, if there is one.
+        """
         if name == "latest":
             manifests, damaged = self.snapshots()
-            newest = next((manifest for manifest in manifests if manifest.reason == "backup"), None)
-            if newest is None:
+            taken = [manifest for manifest in manifests if manifest.reason == "backup"]
+            if not taken:
                 if damaged:
                     raise damaged[0]
                 raise SnapshotNotFound(
                     f"store {self.store.name} has no snapshot yet", hint="`backupd backup` takes one"
                 )
-            return newest
+            return next((manifest for manifest in taken if all(map(manifest.archive, holding))), taken[0])
         matches = sorted(known for known in self.snapshot_ids() if known.startswith(name.lower()))
         if not name or not matches:
             raise SnapshotNotFound(f"store {self.store.name} has no snapshot {name!r}")

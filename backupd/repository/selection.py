@@ -60,8 +60,10 @@ def link_target(member: Member) -> str:
     return str(PurePosixPath(member.link))
 
 
-def select_paths(read: Callable[[], Iterable[tuple[Member, Range]]], paths: Sequence[str]) -> Selection:
-    """The members at and below `paths`; SourceError names a path that the archive does not hold.
+def select_paths(
+    read: Callable[[], Iterable[tuple[Member, Range]]], paths: Sequence[str], name: str = "the archive"
+) -> Selection:
+    """The members at and below `paths`; SourceError names a path that the archive, `name`, does not hold.
 
     `read` is called once, and a second time when hard links have to be followed. Memory: ranges that are not adjacent.
     """
@@ -82,7 +84,9 @@ def select_paths(read: Callable[[], Iterable[tuple[Member, Range]]], paths: Sequ
             _append(chosen, span)
     for path in paths:
         if path not in found:
-            raise SourceError(f"the archive holds no {path}", hint="`backupd ls ID VOLUME` shows what it holds")
+            raise SourceError(
+                f"{name} holds no {path} in this snapshot", hint="`backupd ls ID VOLUME` shows what it holds"
+            )
     if targets:
         leading_to = [span for member, span in read() if member.path in targets]
         both, chosen = heapq.merge(chosen, leading_to), []

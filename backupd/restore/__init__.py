@@ -2,7 +2,7 @@
 
 from backupd.restore.operation import RestoreResult, restore
 from backupd.restore.swap import Survey, Swap
-from backupd.restore.target import RestoreRequest, Step, plan_restore
+from backupd.restore.target import RestoreRequest, Step, plan_restore, refuse_if_used
 
 __all__ = [
     "RestoreRequest",
@@ -11,5 +11,6 @@ __all__ = [
     "Survey",
     "Swap",
     "plan_restore",
+    "refuse_if_used",
     "restore",
 ]

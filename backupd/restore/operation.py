@@ -59,8 +59,7 @@ def restore(
         try:
             for step in steps:
                 warnings += stage(step, repository, runtime)
-            for step in steps:
-                refuse_if_used(step, request)
+            refuse_if_used(steps, request)
             journal.decide(acts, forward=True)
             for step in steps:
                 step.swap.swap()
@@ -79,7 +78,7 @@ def stage(step: Step, repository: Repository, runtime: Runtime) -> Sequence[str]
     """Extract into the staging directory; returns tar's warnings. IntegrityError before a damaged byte is written."""
     swap = step.swap
     swap.prepare()
-    runtime.progress.begin(step.archive.volume, step.size)
+    runtime.progress.begin(f"restoring {step.archive.volume}", step.size)
     try:
         with swap.engine.tar_in(step.volume, swap.staging) as sink:
             _extract(step, repository, runtime, sink)

@@ -83,6 +83,7 @@ def plan_restore(
         target = _target(spec, archive, runtime.engine)
         swap = Swap(runtime.engine, target, f"{manifest.short_id}-{runtime.new_id()[:6]}")
         steps.append(_step(request, archive, swap, repository))
+    refuse_if_used(steps, request)
     _check_room(steps)
     return steps
 
@@ -119,22 +120,24 @@ def _step(request: RestoreRequest, archive: Archive, swap: Swap, repository: Rep
     engine, volume = swap.engine, swap.volume
     selection = None
     if request.paths and "." not in request.paths:
-        selection = select_paths(lambda: spans(repository.files(archive), archive.plain_size), request.paths)
+        selection = select_paths(
+            lambda: spans(repository.files(archive), archive.plain_size), request.paths, archive.volume
+        )
     step = Step(archive, swap, None, selection, _tar_notes(archive, engine))
     if engine.inspect(volume) is None:
         return step
     notes = [f"{user.name} is running and uses {volume}" for user in engine.consumers(volume)]
-    refuse_if_used(step, request)
     return _surveyed(replace(step, notes=(*notes, *step.notes)))
 
 
-def refuse_if_used(step: Step, request: RestoreRequest) -> None:
-    """VolumeInUse if running containers mount the volume, unless the request is to write under them."""
-    users = [user.name for user in step.swap.engine.consumers(step.volume)]
-    if users and not request.force:
+def refuse_if_used(steps: Sequence[Step], request: RestoreRequest) -> None:
+    """VolumeInUse names all running containers that mount the volumes, unless the request is to write under them."""
+    users = [(step.volume, [user.name for user in step.swap.engine.consumers(step.volume)]) for step in steps]
+    used = [f"{volume} is in use by {', '.join(names)}" for volume, names in users if names]
+    if used and not request.force:
+        names = " ".join(dict.fromkeys(name for _, names in users for name in names))
         raise VolumeInUse(
-            f"{step.volume} is in use by {', '.join(users)}",
-            hint=f"`docker stop {' '.join(users)}` first, or --force to write under them",
+            "; ".join(used), hint=f"`docker stop {names}` first, or --force to write under running containers"
         )
 
 
@@ -143,10 +146,10 @@ def looked_at_again(steps: Sequence[Step], request: RestoreRequest) -> list[Step
     again = []
     for step in steps:
         if step.swap.engine.inspect(step.volume) is not None:
-            refuse_if_used(step, request)
             again.append(_surveyed(step))
         else:
             again.append(step)
+    refuse_if_used(again, request)
     _check_room(again)
     return again
 

@@ -156,7 +156,7 @@ def test_part_of_a_run_failing_is_exit_3_and_shown(cli: Cli, volume: Path) -> No
     cli.config.write_text(cli.config.read_text().replace("optional: true", "optional: false"))
     assert "cache" in cli.error("backup", code=3)
     assert "partial: no cache" in cli.run("list").stdout
-    assert "storage holds storage" in cli.run("restore", "latest", "--yes", code=3).stdout
+    assert "now holds storage as in" in cli.run("restore", "latest", "--yes", code=3).stdout
 
 
 def test_no_engine_is_a_clear_error(make_cli: Callable[..., Cli], tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_quick_start_runs_as_written(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "dry run: nothing was changed" in result.stdout
-    assert "holds storage of snapshot" in result.stdout
+    assert "now holds storage as in snapshot" in result.stdout
 
 
 @pytest.mark.parametrize(

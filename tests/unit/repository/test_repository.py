@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import msgspec
@@ -191,3 +193,23 @@ def test_newest_first_and_pruned_meanwhile(repository: Repository) -> None:
     manifests, damaged = Repository(Ghost("g"), repository.config, 1).snapshots()
     assert [found.id for found in manifests] == ["bbbb0000", "aaaa1111", "aaaa0000"]
     assert damaged == []
+
+
+def test_threads_may_be_the_first_to_decode() -> None:
+    """In a process of its own, since this one has decoded before. msgspec's lazy preparation crashed here."""
+    program = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from backupd.repository import Manifest
+from backupd.repository.manifest import decode
+sys.setswitchinterval(1e-6)
+data, barrier = sys.stdin.buffer.read(), threading.Barrier(8)
+def first(_):
+    barrier.wait()
+    return decode(data, Manifest, "k").id
+with ThreadPoolExecutor(8) as pool:
+    assert set(pool.map(first, range(8))) == {"aaaa0000"}
+"""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", program], input=encode(manifest("aaaa0000")), capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
