@@ -87,7 +87,8 @@ class _Forward(logging.Handler):
 
 
 def _forms(secret: str) -> set[str]:
-    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret), quote(secret, safe="")}
+    raw = secret.encode(errors="surrogatepass")
+    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(raw), quote(raw, safe="")}
 
 
 def _plain(record: Record) -> None:

@@ -65,6 +65,8 @@ def failures(place: Place, which: int, kind: Kind, action: Callable[[], object])
             faulty(place, each).store = memory = MemoryStore(place.stores[each].name)
             for key, data in content.items():
                 memory.put(key, data)
+        if not any(beginning):
+            shutil.rmtree(place.runtime.state, ignore_errors=True)  # which remembers the repositories it has seen
         store = faulty(place, which)
         store.mend()
         store.fail_at(number, error())
