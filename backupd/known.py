@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from backupd.errors import StoreError
+from backupd.errors import SourceError, StoreError
 
 
 class KnownRepositories:
@@ -32,13 +32,18 @@ class KnownRepositories:
         known = dict(self._read())
         if known.get(store) != repository:
             known[store] = repository
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            new.write_bytes(msgspec.json.encode(known))
-            new.replace(self._path)
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+                new.write_bytes(msgspec.json.encode(known))
+                new.replace(self._path)
+            except OSError as exc:
+                raise SourceError(f"cannot write {self._path}: {exc.strerror}") from exc
 
     def _read(self) -> Mapping[str, str]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
         except (FileNotFoundError, msgspec.DecodeError):
             return {}
+        except OSError as exc:
+            raise SourceError(f"cannot read {self._path}: {exc.strerror}") from exc

@@ -34,6 +34,12 @@ class _RawMember(Member, frozen=True, kw_only=True, omit_defaults=True, gc=False
     link_bytes: bytes | None = None
 
 
+# Made on import: msgspec 0.22 crashes when several threads are the first to decode a type.
+_HEADER = msgspec.json.Decoder(_Header)
+_MEMBER = msgspec.json.Decoder(Member)
+_RAW_MEMBER = msgspec.json.Decoder(_RawMember)
+
+
 class FileListWriter:
     """Writes a file list as its archive is made."""
 
@@ -81,10 +87,9 @@ def _raw(member: Member) -> _RawMember:
 def read_file_list(pieces: Iterable[bytes], name: str) -> Iterator[Member]:
     """The members of a stored file list; IntegrityError names the object if it is not one."""
     lines = read_lines(pieces, name)
-    decode = msgspec.json.Decoder(Member).decode
-    decode_raw = msgspec.json.Decoder(_RawMember).decode
+    decode, decode_raw = _MEMBER.decode, _RAW_MEMBER.decode
     try:
-        header = msgspec.json.decode(next(lines, b""), type=_Header)
+        header = _HEADER.decode(next(lines, b""))
         if header != _FORMAT_1:
             raise IntegrityError(f"{name} is not a file list of format 1")
         for line in lines:

@@ -43,6 +43,11 @@ class ChunkRef(NamedTuple):
     stored_size: int
 
 
+# Made on import: msgspec 0.22 crashes when several threads are the first to decode a type.
+_HEADER = msgspec.json.Decoder(IndexHeader)
+_CHUNK = msgspec.json.Decoder(ChunkRef)
+
+
 class IndexWriter:
     """Writes an index as its archive is made. `archives` is complete from the start: own key first, then parents'."""
 
@@ -67,7 +72,7 @@ class Index:
         self._name = name
         self._lines = read_lines(pieces, name)
         try:
-            header = msgspec.json.decode(next(self._lines, b""), type=IndexHeader)
+            header = _HEADER.decode(next(self._lines, b""))
         except (msgspec.DecodeError, RecursionError) as exc:
             raise IntegrityError(f"{name} is not an index: {exc}") from exc
         if header.kind != "index" or header.format != 1:
@@ -76,7 +81,7 @@ class Index:
 
     def __iter__(self) -> Iterator[ChunkRef]:
         """Every chunk, checked to make sense: sizes that a chunk can have, a known archive, no negative offset."""
-        decode = msgspec.json.Decoder(ChunkRef).decode
+        decode = _CHUNK.decode
         count = len(self.archives)
         try:
             for line in self._lines:

@@ -7,6 +7,7 @@ import typer
 from backupd import recover
 from backupd.backup import sweep
 from backupd.cli.options import Session, command
+from backupd.engine import MountedEngine
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +18,9 @@ def register(app: typer.Typer) -> None:
         """Finish or undo what a killed backupd left half-done. Safe to run at any time."""
         runtime = session.runtime()
         specs = [session.settings.volume_spec(name) for name in session.settings.volumes]
-        done = recover.recover(runtime, specs)
+        done = [*recover.recover(runtime, specs)]
+        if session.settings.engine != "mounted":  # an interrupted restore --to-dir
+            done += recover.recover(session.runtime(MountedEngine()))
         for store in session.stores(tuple(session.settings.stores)):
             sweep(store, runtime)
         session.output.document({"recovered": done})
