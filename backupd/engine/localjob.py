@@ -38,9 +38,9 @@ class LocalJob:
             )
         except OSError as exc:
             raise SourceError(f"{what}: cannot run {command[0]}: {exc.strerror}") from exc
-        self.stream = cast("IO[bytes]", self._process.stdin if reads_stdin else self._process.stdout)
+        self.stream = cast(IO[bytes], self._process.stdin if reads_stdin else self._process.stdout)
         widen(self.stream.fileno())
-        self._stderr = cast("IO[bytes]", self._process.stderr)
+        self._stderr = cast(IO[bytes], self._process.stderr)
         self._listener = threading.Thread(target=self._listen, name=f"stderr of {command[0]}", daemon=True)
         self._listener.start()
 
