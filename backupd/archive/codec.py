@@ -33,7 +33,7 @@ class Codec(Protocol):
 
 
 # The default: the strategy of level 3 with hash tables of 2^18 entries, which makes up for what frames of 2 MiB lose
-# against one long stream, at the speed of level 3 (docs/decisions/0002-chunks-of-two-mebibytes.md).
+# against one long stream (docs/decisions/0002-chunks-of-two-mebibytes.md, with what that costs).
 _DEFAULT = zstandard.ZstdCompressionParameters(
     window_log=22,
     chain_log=18,
