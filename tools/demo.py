@@ -213,6 +213,9 @@ def main() -> int:
     image = os.environ.get("BACKUPD_IMAGE_HELPER")
     if engine == "auto":
         engine = "docker" if engine_answers() else "mounted"
+        if engine == "docker" and shutil.which("apt-get") is None:
+            print("A Docker Engine answers, but the demo's helper image is made of Debian's packages: directories it is.")
+            engine = "mounted"
     if engine == "docker" and not image:
         # An engine (a private one if none answers) and an image with GNU tar, then this script again.
         prefix = [sys.executable, str(ROOT / "tools" / "with_engine.py"), "--images", "helper", "--"]
