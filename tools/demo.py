@@ -214,7 +214,7 @@ def main() -> int:
     if engine == "auto":
         engine = "docker" if engine_answers() else "mounted"
         if engine == "docker" and shutil.which("apt-get") is None:
-            print("A Docker Engine answers, but the demo's helper image is made of Debian's packages: directories it is.")
+            print("A Docker Engine answers, but the demo's image is made of Debian's packages: using directories.")
             engine = "mounted"
     if engine == "docker" and not image:
         # An engine (a private one if none answers) and an image with GNU tar, then this script again.
