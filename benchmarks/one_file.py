@@ -85,6 +85,7 @@ def one_file(bench: Bench) -> None:
         words = {"url": relay.url, "key": seaweedfs.ACCESS_KEY, "secret": seaweedfs.SECRET_KEY}
         place = Place(replace(backupd, config=_CONFIG), bench.work, source, words=words)
         place.fresh()
+        place.new_out()
         bench.say(
             f"  backup to S3     {run(backupd.first, place.environment).seconds:7.2f} s (through a relay that counts)"
         )

@@ -31,7 +31,8 @@ _NOTES = """\
   medians, and of ratios also the lowest and the highest.
 - A run during which other programs took more than 15 % of the processors is repeated up to two times, and the least
   disturbed one counts; that is not possible for second snapshots.
-- Everything is read from a warm page cache and written to one disk; what is dirty is written back before each run.
+- Everything is read from the page cache (read once before each run) and written to one disk; what is dirty is written
+  back before.
 - backupd, restic and borg flush what they wrote before they say that it is stored; `tar | zstd` does not. So there is
   a second line for it, with `sync -f` inside the measured time.
 - restic cannot write without encryption. borg does here, since backupd does.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.contenders import BACKUPD, BACKUPD_DOCKER, Contender, Docker, Place, contenders
+from benchmarks.contenders import BACKUPD, BACKUPD_DOCKER, OUT_VOLUME, Contender, Docker, Place, contenders
 from benchmarks.measure import Patience, Results, Run, run
 
 Say = Callable[[str], None]
@@ -64,7 +64,10 @@ class Bench:
         try:
             yield Docker(self.docker_host, self.images["alpine"], self.images["helper"], VOLUME)
         finally:
-            subprocess.run([*command, "rm", "-f", VOLUME], check=False, capture_output=True)
+            found = subprocess.run(
+                [*command, "ls", "-q", "-f", f"name={OUT_VOLUME}"], capture_output=True, text=True, check=False
+            )
+            subprocess.run([*command, "rm", "-f", VOLUME, *found.stdout.split()], check=False, capture_output=True)
 
 
 def mixed(bench: Bench) -> None:
@@ -112,10 +115,9 @@ def large(bench: Bench) -> None:
 def _round(
     bench: Bench, number: int, among: Sequence[Contender], source: Path, docker: Docker | None
 ) -> Iterator[list[Place]]:
-    """Everybody's empty repository, in an order that turns by one with each round; the volume read once before."""
+    """Everybody's empty repository, in an order that turns by one with each round."""
     order = [*among[number % len(among) :], *among[: number % len(among)]]
     places = [Place(contender, bench.work, source, docker) for contender in order]
-    subprocess.run(["bash", "-c", 'tar -C "$0" -cf - . | cat > /dev/null', str(source)], check=True)
     bench.say(f"round {number + 1}")
     with ExitStack() as stack:
         for place in places:
@@ -125,7 +127,7 @@ def _round(
 
 def _first(bench: Bench, phase: str, places: Sequence[Place]) -> None:
     for place in places:
-        took = _quietest(bench, place, place.contender.first, place.fresh)
+        took = _quietest(bench, place, place.contender.first, place.fresh, place.source)
         _note(bench, phase, place, replace(took, stored_bytes=_stored(place)))
 
 
@@ -133,6 +135,7 @@ def _again(bench: Bench, phase: str, places: Sequence[Place]) -> None:
     for place in places:
         if place.contender.again:
             before = _stored(place)
+            place.warm(place.source)
             bench.patience.wait()
             took = run(place.contender.again, place.environment)
             _note(bench, phase, place, replace(took, stored_bytes=_stored(place) - before))
@@ -141,17 +144,17 @@ def _again(bench: Bench, phase: str, places: Sequence[Place]) -> None:
 def _restore(bench: Bench, phase: str, places: Sequence[Place], *, check: bool) -> None:
     for place in places:
         if place.contender.restore:
-            _note(bench, phase, place, _quietest(bench, place, place.contender.restore, place.empty_out))
+            _note(bench, phase, place, _quietest(bench, place, place.contender.restore, place.new_out, place.repo))
             if check and place.contender.name != BACKUPD_DOCKER:
-                _same(Path(place.environment["SOURCE"]), place.out)
-            place.empty_out()
+                _same(place.source, place.out)
 
 
-def _quietest(bench: Bench, place: Place, command: str, prepare: Callable[[], None]) -> Run:
+def _quietest(bench: Bench, place: Place, command: str, prepare: Callable[[], None], read: Path) -> Run:
     """Run it, and once or twice again where others disturbed it; the run that was disturbed least."""
     runs: list[Run] = []
     while len(runs) < ATTEMPTS:
         prepare()
+        place.warm(read)
         bench.patience.wait()
         runs.append(run(command, place.environment))
         known = place.contender.whole and place.contender.name != BACKUPD_DOCKER
