@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENGINE ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench soak lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,11 +44,14 @@ format: $(VENV)/.dev ## put the code in order
 bench: $(VENV)/.dev ## measure against tar, zstd, restic and borg; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
+soak: $(VENV)/.dev ## many snapshots of services under load, restored and examined (ARGS='--rounds 20 --only postgres')
+	$(BIN)/python -m tools.soak $(ARGS)
+
 lock: $(VENV)/.dev ## resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate \
 	    pyproject.toml -o requirements/runtime.txt
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate \
 	    --group dev pyproject.toml -o requirements/dev.txt
 
 clean: ## remove what was built here

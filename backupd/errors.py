@@ -54,7 +54,11 @@ class VolumeMissing(SourceError):  # noqa: N818
 class VolumeInUse(SourceError):  # noqa: N818
     """A running container uses the volume."""
 
-    hint = "stop the container first, or pass --force to write under it all the same"
+    hint = "stop the container first"
+
+
+class ServiceUnhealthy(BackupdError):  # noqa: N818
+    """A service did not come back as it should."""
 
 
 class StoreError(BackupdError):
@@ -100,15 +104,32 @@ class SnapshotNotFound(RepositoryError):  # noqa: N818
 
 
 class LockedError(BackupdError):
-    """Another backupd works on the same volume."""
+    """Another backupd works on the same volume or store."""
 
     exit_code = 11
+
+
+class LeaseLost(LockedError):  # noqa: N818
+    """This process stood still for so long that another one went on without it."""
+
+    hint = "nothing is damaged: run it again"
+
+
+class PruneRefused(BackupdError):  # noqa: N818
+    """A snapshot that was to be removed is one that must stay."""
 
 
 class KeyMissing(BackupdError):  # noqa: N818
     """The snapshot is encrypted for a key that is not at hand."""
 
     exit_code = 12
+    hint = "--identity FILE, or BACKUPD_IDENTITY_FILE, names the secret key"
+
+
+class DrillFailed(BackupdError):  # noqa: N818  (reads as what it is)
+    """A drill found that a snapshot does not come back as it should."""
+
+    hint = "`backupd show ID` has all that was found; `backupd restore --into` brings data elsewhere to look at"
 
 
 class IntegrityError(BackupdError):

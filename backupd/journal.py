@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from backupd.errors import SourceError
-from backupd.model import Volume
+from backupd.model import Hook, Volume
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS acts"
@@ -21,22 +21,62 @@ _SCHEMA = (
 
 
 class RestoreAct(msgspec.Struct, frozen=True, kw_only=True, tag="restore"):
-    """A restored tree is being put in the place of what `volume` holds; `swap` is the name of its staging directory."""
+    """A restored tree is being put in the place of what `volume` holds; `swap` is the name of its staging directory.
+
+    `created`: the volume did not exist before. `under`: containers that use it are to go on meanwhile, by request.
+    """
 
     volume: Volume
     swap: str
     keep_old: bool
+    created: bool = False
+    under: bool = False
 
+
+Hold = Literal["stop", "pause"]
+
+
+class HoldAct(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
+    """A service is being held still: the container of that id is to run again, or to be paused again if it was."""
+
+    service: str
+    name: str
+    how: Hold
+    paused: bool = False
+
+
+class CloneAct(msgspec.Struct, frozen=True, kw_only=True, tag="clone"):
+    """A volume's files are being cloned into its directory `name`, which is to go."""
+
+    volume: Volume
+    name: str
+
+
+class PostAct(msgspec.Struct, frozen=True, kw_only=True, tag="post"):
+    """Commands that are to be run in containers once reading has ended. `token` names the lock of who is at it."""
+
+    token: str
+    hooks: list[Hook]
+
+
+class DrillAct(msgspec.Struct, frozen=True, kw_only=True, tag="drill"):
+    """A drill of that id is under way on an engine: what it has put up there and here is to be removed."""
+
+    drill: str
+    engine: str
+
+
+Act = RestoreAct | HoldAct | CloneAct | PostAct | DrillAct
 
 # Made on import, as in `repository.manifest`.
-_ACT = msgspec.json.Decoder(RestoreAct)
+_ACT: msgspec.json.Decoder[Act] = msgspec.json.Decoder(Act)
 
 
 class OpenAct(NamedTuple):
     """An act that was begun and not ended. `decided`: it is to be finished; otherwise it is to be undone."""
 
     number: int
-    act: RestoreAct
+    act: Act
     decided: bool
 
 
@@ -64,7 +104,7 @@ class Journal:
                 hint="without it `backupd recover` looks into every configured volume: move the file away",
             ) from exc
 
-    def begin(self, act: RestoreAct, now: datetime) -> int:
+    def begin(self, act: Act, now: datetime) -> int:
         """Record an act that is about to begin; returns its number. It is on disk when this returns."""
         with self._connected() as connection:
             cursor = connection.execute(
@@ -88,7 +128,11 @@ class Journal:
     def concerns(self, volume: Volume) -> bool:
         """Whether something that was begun on the volume has not ended."""
         place = (volume.kind, volume.source)
-        return any((seen.act.volume.kind, seen.act.volume.source) == place for seen in self.open_acts())
+        return any(
+            (seen.act.volume.kind, seen.act.volume.source) == place
+            for seen in self.open_acts()
+            if isinstance(seen.act, RestoreAct)
+        )
 
     def open_acts(self) -> Sequence[OpenAct]:
         """What was begun and not ended, oldest first: by a process that died, or by one that is at it now."""

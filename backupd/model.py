@@ -11,9 +11,20 @@ import msgspec
 
 VolumeKind = Literal["volume", "bind", "directory"]
 TarFlavour = Literal["gnu", "busybox"]
+ConsistencyName = Literal["auto", "live", "pause", "stop", "postgres", "redis", "sqlite"]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A command to run in a container: `service` is its name in the compose file, or the container's own name."""
+
+    service: str
+    command: tuple[str, ...]
+    user: str | None = None
+    timeout_seconds: float = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +32,9 @@ class VolumeSpec:
     """A volume as the configuration names it.
 
     Exactly one of `volume` (a named Docker volume: its name in the compose file, or its full name) and `path`
-    (a directory) is set. `name` is what the user calls it and what its archives are filed under.
+    (a directory) is set. `name` is what the user calls it and what its archives are filed under. `user` and `password`
+    are for the server that a database's strategy asks; None leaves them to what its container says of them. `said`
+    names the settings that the configuration gave a value: of these no label can say otherwise.
     """
 
     name: str
@@ -29,6 +42,12 @@ class VolumeSpec:
     path: str | None = None
     optional: bool = False
     exclude: tuple[str, ...] = ()
+    consistency: ConsistencyName = "auto"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    pre: tuple[Hook, ...] = ()
+    post: tuple[Hook, ...] = ()
+    said: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,10 +89,14 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class TarReport:
-    """What a tar job said when it ended well: how many warnings, and the first of them."""
+    """What a tar job said when it ended well: how many warnings, and the first of them.
+
+    `moved_count` of them are about files that changed, shrank or vanished while they were read.
+    """
 
     warning_count: int = 0
     warnings: tuple[str, ...] = ()
+    moved_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +132,35 @@ class FullEvery:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepPolicy:
+    """How many snapshots are kept (see `backupd.retention`). None: the rule is not used."""
+
+    last: int | None = None
+    hourly: int | None = None
+    daily: int | None = None
+    weekly: int | None = None
+    monthly: int | None = None
+    yearly: int | None = None
+    within: timedelta | None = None
+    at_least: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What one run backs up, and where to: the first store is written, the others are copied to."""
+    """What one run backs up, and where to: the first store is written, the others are copied to.
+
+    `together`: all volumes are read at one moment. `pre` and `post` are run before and after all volumes are read.
+    `keep` has a policy for each store in which snapshots are ever pruned; its days are those of `timezone`, a name of
+    the time zone database.
+    """
 
     name: str
     volumes: tuple[VolumeSpec, ...]
     stores: tuple[str, ...]
     compression: Compression = Compression()
     full_every: FullEvery = FullEvery()
+    together: bool = False
+    pre: tuple[Hook, ...] = ()
+    post: tuple[Hook, ...] = ()
+    keep: Mapping[str, KeepPolicy] = field(default_factory=dict)
+    timezone: str = "UTC"

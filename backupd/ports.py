@@ -6,11 +6,15 @@ An implementation of Engine passes `tests/contract/test_engines.py`, one of Stor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from backupd.model import Consumer, ObjectInfo, StoreFacts, TarReport, Tool, Volume, VolumeSpec
+from backupd.sandbox import Sandbox
+from backupd.services import Services
 
 
 class _Closing(Protocol):
@@ -56,9 +60,14 @@ class Engine(Protocol):
     """Where volumes live and tar jobs run."""
 
     name: str
+    services: Services
 
     def find(self, spec: VolumeSpec) -> Volume:
         """The volume that `spec` names; VolumeMissing if there is none, SourceError if the name fits several."""
+        ...
+
+    def volumes(self) -> Sequence[Volume]:
+        """All volumes of the Compose project that the engine was given, by name; none without a project."""
         ...
 
     def inspect(self, volume: Volume) -> Volume | None:
@@ -69,6 +78,14 @@ class Engine(Protocol):
         """Create a volume or directory as recorded: driver, options, labels. Not an error if it exists."""
         ...
 
+    def remove(self, volume: Volume) -> None:
+        """Remove a volume or directory that holds nothing; not an error if there is none.
+
+        SourceError if something uses it, or if it is a directory that is not empty. A Docker volume goes with what is
+        in it: the caller has looked.
+        """
+        ...
+
     def consumers(self, volume: Volume) -> Sequence[Consumer]:
         """The running containers that mount the volume; none where the engine cannot know."""
         ...
@@ -77,8 +94,8 @@ class Engine(Protocol):
         """The tar that jobs of this engine run."""
         ...
 
-    def tar_out(self, volume: Volume, exclude: Sequence[str] = ()) -> TarOutput:
-        """Start reading a volume. The first member is the root directory itself, `./`.
+    def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> TarOutput:
+        """Start reading a volume, or a directory of it as if it were one. The first member is the root itself, `./`.
 
         `exclude` holds shell patterns: one without a slash matches a name at any depth, one with a slash a path from
         the volume's root; what lies below a matched directory goes with it. backupd's own staging directories are
@@ -101,8 +118,30 @@ class Engine(Protocol):
         """
         ...
 
+    def scratch(self) -> AbstractContextManager[Volume]:
+        """An empty volume of this process's own, for copies that nobody else is to see, on disk.
+
+        Removed with the end of the block, and by `remove_leftovers` if this process dies in it.
+        """
+        ...
+
+    def run_python(self, arguments: Sequence[str], volume: Volume, scratch: Volume) -> str:
+        """Run Python 3 with these arguments and, behind them, the directories of both volumes; returns its stdout.
+
+        It may read the volume whole, become the owner of any file in it, and give files of its own to anybody. A
+        program that exits non-zero is a SourceError carrying the last line of its stderr; so is a lack of Python 3.
+        """
+        ...
+
     def remove_leftovers(self) -> Sequence[str]:
-        """Remove helpers and pipes that a killed process left behind; says what was removed, a line each."""
+        """Remove helpers, pipes and copies that a killed process left behind; says what was removed, a line each."""
+        ...
+
+    def sandbox(self, drill: str, directory: Path) -> Sandbox:
+        """A place for a drill of that id; what it has to have on this machine goes into `directory`.
+
+        What a killed process left of it, `remove_leftovers` removes, or the caller with the directory.
+        """
         ...
 
     def close(self) -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from backupd.errors import BackupdError, IntegrityError, ObjectExists
-from backupd.ports import Progress
+from backupd.lease import Lease, commit
+from backupd.model import Plan
+from backupd.ports import Clock, Progress
 from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, read_pieces
+from backupd.retention import kept_ids
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A repository, and the snapshots of a plan that it holds, newest first; `damaged` says which can't be read."""
+    """A repository, and the snapshots of a plan that it holds, newest first; `damaged` says which can't be read.
+
+    The lease lets snapshots be written to it. `wanted` tells which of a plan's snapshots the store is to keep: the
+    others are not brought back to it once they were pruned. None: all of them.
+    """
 
     repository: Repository
+    lease: Lease
     manifests: tuple[Manifest, ...]
     damaged: tuple[BackupdError, ...] = ()
+    wanted: Callable[[Sequence[Manifest]], Collection[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -32,16 +42,22 @@ class Holding:
         return replace(self, manifests=(manifest, *self.manifests))
 
 
-def look(repository: Repository, plan: str) -> Holding:
+def look(repository: Repository, plan: Plan, lease: Lease, clock: Clock) -> Holding:
     """What a repository holds of a plan now."""
     manifests, damaged = repository.snapshots()
-    return Holding(repository, tuple(found for found in manifests if found.plan == plan), tuple(damaged))
+    own = tuple(found for found in manifests if found.plan == plan.name)
+    policy = plan.keep.get(repository.store.name)
+    wanted = None if policy is None else partial(kept_ids, policy=policy, now=clock.now(), timezone=plan.timezone)
+    return Holding(repository, lease, own, tuple(damaged), wanted)
 
 
 def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:
-    """What the target lacks of the others' snapshots, oldest first."""
+    """What the target lacks of the others' snapshots and would keep if it had it, oldest first."""
     everywhere = {manifest.id: manifest for holding in holdings for manifest in holding.manifests}
     owed = [manifest for manifest in everywhere.values() if not target.has(manifest.id)]
+    if owed and target.wanted is not None:
+        wanted = target.wanted([*target.manifests, *owed])
+        owed = [manifest for manifest in owed if manifest.id in wanted]
     return sorted(owed, key=lambda manifest: manifest.time)
 
 
@@ -56,7 +72,7 @@ def catch_up(target: Holding, holdings: Sequence[Holding], progress: Progress) -
         damage: BackupdError | None = None
         for source in (held.repository for held in holdings if held.has(manifest.id)):
             try:
-                copy_snapshot(manifest, source, target.repository, progress)
+                copy_snapshot(manifest, source, target.repository, target.lease, progress)
             except IntegrityError as exc:
                 damage = exc
             except BackupdError as exc:
@@ -68,7 +84,7 @@ def catch_up(target: Holding, holdings: Sequence[Holding], progress: Progress) -
     return failure
 
 
-def copy_snapshot(manifest: Manifest, source: Repository, target: Repository, progress: Progress) -> None:
+def copy_snapshot(manifest: Manifest, source: Repository, target: Repository, lease: Lease, progress: Progress) -> None:
     """Copy a snapshot and all it needs; what the target holds already is not sent again. The manifest goes last.
 
     Several processes may do so at once: whoever comes second finds that what it copied is there.
@@ -78,10 +94,11 @@ def copy_snapshot(manifest: Manifest, source: Repository, target: Repository, pr
     try:
         for ref in missing:
             _copy(ref, source, target, progress)
+        data = source.stored(manifest.id)
         try:
-            target.commit(manifest)
+            commit(target, manifest, lease, data)
         except ObjectExists:
-            if target.load(manifest.id) != manifest:
+            if target.stored(manifest.id) != data:
                 raise
     finally:
         progress.end()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
-from backupd.ports import Clock, Engine, Progress
+from backupd.lease import Holder, Leases
+from backupd.model import Volume, VolumeSpec
+from backupd.ports import Clock, Engine, Progress, Store
+from backupd.security import Security
+from backupd.services import Choice, Source, Together
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """`threads` compress and fetch; `new_id` makes snapshot ids; `state` is a directory of this machine's own."""
+    """`threads` compress and fetch; `new_id` makes snapshot ids; `state` is a directory of this machine's own.
+
+    `lock_wait` is how long to wait for a store that another backupd prunes or, for pruning, writes.
+    """
 
     engine: Engine
     progress: Progress
@@ -21,8 +31,28 @@ class Runtime:
     host: str
     program: str
     state: Path
+    strategies: Strategies
+    lock_wait: timedelta = timedelta()
+    security: Security = field(default_factory=Security)
 
     @property
     def locks(self) -> Path:
         """Where volume locks are."""
         return self.state / "locks"
+
+    def leases(self, store: Store) -> Leases:
+        """The leases of a store, as this process takes them."""
+        holder = Holder(self.host, self.program, os.getpid())
+        return Leases(store, self.clock, self.new_id, holder, self.state / "leases", self.progress, self.lock_wait)
+
+
+class Strategies(Protocol):
+    """The ways to read a volume beside the services that use it."""
+
+    def choose(self, spec: VolumeSpec, volume: Volume, runtime: Runtime) -> Choice:
+        """The way that configuration, labels or the containers that use the volume call for."""
+        ...
+
+    def together(self, sources: Sequence[tuple[Choice, Source]], runtime: Runtime) -> Together:
+        """Read these volumes at one moment. Nothing is touched before the block is entered."""
+        ...

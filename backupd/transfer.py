@@ -16,6 +16,7 @@ from backupd.archive.guard import TarGuard
 from backupd.archive.pieces import PieceReader
 from backupd.backup import ArchiveJob, Origin
 from backupd.errors import IntegrityError, SourceError
+from backupd.lease import Lease, commit
 from backupd.model import KIB, MIB, Compression, TarReport, Volume
 from backupd.ports import Progress
 from backupd.repository import Archive, Manifest, Repository
@@ -55,17 +56,21 @@ def import_tar(path: Path, volume: Volume, repository: Repository, runtime: Runt
     to places outside are refused unless `allow_links`, since a hostile tar begins with one.
     """
     _check(path, TarGuard(allow_links=allow_links), runtime.progress)
-    snapshot_id = runtime.new_id()
+    with runtime.leases(repository.store).shared(f"import of {volume.name}") as lease:
+        return _store(path, volume, repository, runtime, lease)
+
+
+def _store(path: Path, volume: Volume, repository: Repository, runtime: Runtime, lease: Lease) -> Manifest:
     started = runtime.clock.now()
     job = ArchiveJob(repository, codec_for(Compression()), runtime.progress, runtime.clock)
     runtime.progress.begin(volume.name)
     try:
         with path.open("rb") as file:
-            archive = job.store(_Import(file, path), Origin(snapshot_id, volume, None, "import", started), None)
+            archive = job.store(_Import(file, path), Origin(lease.id, volume, None, "import", started), None)
     finally:
         runtime.progress.end()
     manifest = Manifest(
-        id=snapshot_id,
+        id=lease.id,
         time=started,
         finished=runtime.clock.now(),
         plan=IMPORT_PLAN,
@@ -73,8 +78,9 @@ def import_tar(path: Path, volume: Volume, repository: Repository, runtime: Runt
         host=runtime.host,
         program=runtime.program,
         archives=[archive],
+        encryption=repository.encryption,
     )
-    repository.commit(manifest)
+    commit(repository, manifest, lease)
     return manifest
 
 

@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from backupd import __version__
+from backupd.consistency import STRATEGIES, Consistency, with_enabled
+from backupd.crypto import Identities, Recipients
 from backupd.engine import MountedEngine
 from backupd.errors import ConfigError, SourceError, UsageError
+from backupd.indexcache import IndexCache
+from backupd.model import Plan
 from backupd.ports import Engine, Progress, Store
+from backupd.prune import Rules
 from backupd.runtime import Runtime
+from backupd.security import Security, no_identities
 from backupd.settings import LocalStoreSettings, S3StoreSettings, Settings
+from backupd.signingkey import OwnKey
 from backupd.stores import LocalStore, S3Options
+from backupd.trust import Trust
 
 
 class SystemClock:
@@ -33,8 +41,41 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-def make_runtime(settings: Settings, progress: Progress, engine: Engine | None = None) -> Runtime:
-    """The collaborators of an operation; `engine` replaces the configured one. SourceError if state can't be kept."""
+def make_plan(settings: Settings, name: str, engine: Engine) -> Plan:
+    """A plan with the volumes that labels add to it; UsageError if there is none of that name."""
+    plan = joined_plan(settings, name, engine)
+    if not plan.volumes:
+        raise ConfigError(
+            f"plan {name} has no volumes",
+            hint="name some in the configuration, or label them backupd.enable=true in the Compose file",
+        )
+    return plan
+
+
+def joined_plan(settings: Settings, name: str, engine: Engine) -> Plan:
+    """The same for who only looks: it may have no volumes."""
+    configured = [settings.volume_spec(volume) for volume in settings.volumes]
+    return with_enabled(settings.plan(name), list(settings.plans), configured, engine)
+
+
+def refuse_unavailable(settings: Settings) -> None:
+    """ConfigError for a volume whose consistency this version does not have."""
+    there = [entry.name for entry in STRATEGIES]
+    for name, volume in settings.volumes.items():
+        if volume.consistency not in there:
+            raise ConfigError(
+                f"volumes.{name}.consistency: {volume.consistency!r} is not available in this version",
+                hint=f"there are: {', '.join(there)}",
+            )
+
+
+def make_runtime(
+    settings: Settings, progress: Progress, engine: Engine | None = None, security: Security | None = None
+) -> Runtime:
+    """The collaborators of an operation; `engine` replaces the configured one. SourceError if state can't be kept.
+
+    Without `security` there is no identity to decrypt with.
+    """
     state = Path(settings.state_dir)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,6 +85,13 @@ def make_runtime(settings: Settings, progress: Progress, engine: Engine | None =
         ) from exc
     if not os.access(state, os.W_OK | os.X_OK):
         raise SourceError(f"cannot write the state directory {state}", hint="run as the user who owns it")
+    return unprepared_runtime(settings, progress, engine, security)
+
+
+def unprepared_runtime(
+    settings: Settings, progress: Progress, engine: Engine | None = None, security: Security | None = None
+) -> Runtime:
+    """The same for who only looks: nothing is made or checked."""
     return Runtime(
         engine=engine or make_engine(settings),
         progress=progress,
@@ -52,14 +100,36 @@ def make_runtime(settings: Settings, progress: Progress, engine: Engine | None =
         threads=settings.threads,
         host=socket.gethostname(),
         program=f"backupd {__version__}",
-        state=state,
+        state=Path(settings.state_dir),
+        strategies=Consistency(),
+        lock_wait=settings.lock_wait,
+        security=security or make_security(settings, no_identities, progress.note),
+    )
+
+
+def make_security(settings: Settings, identities: Callable[[], Identities], warn: Callable[[str], None]) -> Security:
+    """Keys and trust as configured. Only who writes needs the right to write the state directory."""
+    state = Path(settings.state_dir)
+    own = OwnKey(state)
+    trust = None
+    if state.is_dir() and not os.access(state, os.R_OK | os.X_OK):
+        warn(f"{state} cannot be read: whether the snapshots are genuine is not checked")
+    else:
+        trust = Trust(state, settings.trust.signers, own.public, warn)
+    recipients = settings.encryption.recipients
+    return Security(
+        recipients=Recipients(recipients) if recipients else None,
+        identities=identities,
+        signer=own,
+        trust=trust,
+        indexes=IndexCache(state),
     )
 
 
 def make_engine(settings: Settings) -> Engine:
     """The configured engine. Nothing is contacted yet."""
     if settings.engine == "mounted":
-        return MountedEngine()
+        return MountedEngine(settings.state_dir / "scratch")
     from backupd.engine import DockerEngine, DockerOptions  # noqa: PLC0415  (the SDK takes half a second)
 
     docker = settings.docker
@@ -73,6 +143,15 @@ def make_engine(settings: Settings) -> Engine:
             memory_limit_bytes=docker.memory_limit,
             pids_limit=docker.pids_limit,
         )
+    )
+
+
+def prune_rules(settings: Settings, store: str) -> Rules:
+    """What is kept in a store."""
+    return Rules(
+        plans={name: (plan.keep_in(store), plan.timezone or "UTC") for name, plan in settings.plans.items()},
+        safety=settings.prune.keep_safety,
+        grace=settings.prune.grace,
     )
 
 
@@ -92,7 +171,7 @@ def make_store(settings: Settings, name: str) -> Store:
         case S3StoreSettings():
             from backupd.stores.s3 import S3Store  # noqa: PLC0415  (boto3 takes half a second and 40 MiB)
 
-            return S3Store(name, _s3_options(store))
+            return S3Store(name, _s3_options(store), Path(settings.state_dir) / "stores" / f"{name}.json")
     raise ConfigError(f"store {name!r} is of an unknown type")  # pragma: no cover - the settings know only these two
 
 
@@ -128,7 +207,7 @@ def secret_values(settings: Settings) -> list[str]:
     """Every secret of the configuration, for the log to leave out."""
     return [
         value.get_secret_value()
-        for store in settings.stores.values()
-        for field in type(store).model_fields
-        if isinstance(value := getattr(store, field), SecretStr)
+        for section in (*settings.stores.values(), *settings.volumes.values())
+        for field in type(section).model_fields
+        if isinstance(value := getattr(section, field), SecretStr)
     ]

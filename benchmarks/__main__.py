@@ -63,6 +63,7 @@ def main() -> int:
         console.print(f"[red]failed:[/] {exc}")
         return 1
     except KeyboardInterrupt:
+        console.print("interrupted")
         return 130
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -5,6 +5,8 @@ from backupd.archive.codec import Codec, codec_for, codec_of
 from backupd.archive.filelist import FileListWriter, read_file_list
 from backupd.archive.index import ChunkRef, Index, IndexWriter
 from backupd.archive.reader import ArchiveReader, select
+from backupd.archive.sealed import SealedCodec
+from backupd.archive.splice import Edit, MadeMember, Part, Splice, below, without
 from backupd.archive.tarwalk import Member, TarWalker
 from backupd.archive.writer import ArchiveSinks, ArchiveSummary, ArchiveWriter, Location
 
@@ -17,14 +19,21 @@ __all__ = [
     "Chunker",
     "ChunkerParameters",
     "Codec",
+    "Edit",
     "FileListWriter",
     "Index",
     "IndexWriter",
     "Location",
+    "MadeMember",
     "Member",
+    "Part",
+    "SealedCodec",
+    "Splice",
     "TarWalker",
+    "below",
     "codec_for",
     "codec_of",
     "read_file_list",
     "select",
+    "without",
 ]

@@ -29,7 +29,8 @@ class TarWalker:
     """Feed it the stream in pieces; it returns the members whose headers have gone by.
 
     `features` collects what the stream needs of the tar that extracts it: `sparse`, `xattr`, `acl`, `long-name`,
-    `nanoseconds`. What follows the end mark is ignored, as tar does.
+    `nanoseconds`. What follows the end mark, which is at `end`, is ignored, as tar does. `is_plain` is False once there
+    was a header that belongs to no one member: pax globals, a volume's label.
 
     Memory: one extension header, at most 16 MiB.
     Time: linear in the number of blocks that are not content, however small the pieces are.
@@ -39,7 +40,8 @@ class TarWalker:
         self.position = 0
         self.members = 0
         self.features: set[str] = set()
-        self._ended = False
+        self.end: int | None = None
+        self.is_plain = True
         # What comes next: so many bytes to skip, then so many for `_take`; what of these has come is kept in `_tail`.
         self._skip = 0
         self._needed = th.BLOCK
@@ -59,7 +61,7 @@ class TarWalker:
         self._found = []
         here = 0
         end = len(data)
-        while here < end and not self._ended:
+        while here < end and self.end is None:
             if self._skip:
                 skip = min(self._skip, end - here)
                 self._skip -= skip
@@ -78,11 +80,23 @@ class TarWalker:
         self.members += len(self._found)
         return self._found
 
+    @property
+    def undecided(self) -> int:
+        """Where in the stream the headers begin that are not there as a whole; all before them has been returned."""
+        if self._start is not None:
+            return self._start
+        return self.position - (len(self._tail) if self._take == self._header else 0)
+
+    @property
+    def content_ahead(self) -> int:
+        """So many bytes of the current member's content, padding included, are still to come."""
+        return self._skip
+
     def finish(self) -> None:
         """The stream is over: IntegrityError if it was not over at a member's end."""
         if self._skip or self._tail or self._start is not None or self._take != self._header:
             raise IntegrityError("the tar stream is cut short in the middle of a member")
-        if not self._ended:
+        if self.end is None:
             raise IntegrityError("the tar stream is cut short: it has no end mark")
 
     def _go_on(self, data: memoryview, here: int) -> int:
@@ -101,13 +115,15 @@ class TarWalker:
         if header == th.END_MARK:
             if self._start is not None:
                 raise IntegrityError("the tar stream ends where a member was announced")
-            self._ended = True
+            self.end = position
             return
         th.check(header)
         flag = header[156:157]
         if flag == th.GNU_CONTINUATION:
             raise IntegrityError("the tar stream is a part of an archive of several volumes")
-        if flag != th.PAX_GLOBAL and self._start is None:
+        if flag == th.PAX_GLOBAL:
+            self.is_plain = False
+        elif self._start is None:
             self._start = position
         if flag in th.EXTENSIONS:
             self._announce(flag, th.natural(header[124:136]))
@@ -159,7 +175,9 @@ class TarWalker:
             if header[482]:
                 self._take = self._sparse_map
                 self._skip, self._skip_later = 0, self._skip
-        if flag != th.GNU_VOLUME_LABEL:
+        if flag == th.GNU_VOLUME_LABEL:
+            self.is_plain = False
+        else:
             self._found.append(_member(header, records, size, self._start))
         self._records = {}
         self._start = None

@@ -28,7 +28,10 @@ class Location(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSummary:
-    """What one tar stream came to. Plain sizes are bytes of the tar stream, stored ones bytes in the data object."""
+    """What one tar stream came to. Plain sizes are bytes of the tar stream, stored ones bytes in the data object.
+
+    Two streams that were cut by the same parameters are the same if their `digest` is.
+    """
 
     plain_size: int
     new_plain_size: int
@@ -37,6 +40,7 @@ class ArchiveSummary:
     member_count: int
     archives_used: frozenset[int]
     features: frozenset[str]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,10 @@ class ArchiveWriter:
     `known` says where chunks are that need not be stored again; with `known` None the archive is full: every chunk is
     stored in stream order, repeated ones too, so that its data object is an ordinary compressed tar.
 
+    `stored` says where the new chunks are, in the data object of number 0.
+
     Memory: at most `window_size` plain bytes in flight, their frames, and the blocks of the Chunker that they are
-    slices of: about three times `window_size` at worst.
+    slices of: about three times `window_size` at worst; and 300 bytes a new chunk.
     """
 
     def __init__(
@@ -79,7 +85,8 @@ class ArchiveWriter:
         self._full = known is None
         self._known = known or {}
         self._threads = threads
-        self._stored: dict[str, Location] = {}
+        self.stored: dict[str, Location] = {}
+        self._digest = blake3()
         self._used: set[int] = set()
         self._plain_size = self._new_plain_size = self._stored_size = self._chunk_count = 0
 
@@ -114,6 +121,7 @@ class ArchiveWriter:
             member_count=walker.members,
             archives_used=frozenset(self._used),
             features=frozenset(walker.features),
+            digest=self._digest.hexdigest(),
         )
 
     def _pack_one(self, chunk: memoryview) -> _Packed:
@@ -121,17 +129,17 @@ class ArchiveWriter:
         return _Packed(digest, None if digest in self._known else self._codec.compress(chunk))
 
     def _store(self, size: int, packed: _Packed) -> None:
-        location = self._known.get(packed.digest) or self._stored.get(packed.digest)
+        location = None if self._full else self._known.get(packed.digest) or self.stored.get(packed.digest)
         if location is None:
             frame = packed.frame
             assert frame is not None  # _pack_one leaves out only what is known
             location = Location(0, self._stored_size, len(frame))
             self._sinks.data(frame)
-            if not self._full:
-                self._stored[packed.digest] = location
+            self.stored[packed.digest] = location
             self._stored_size += len(frame)
             self._new_plain_size += size
         self._used.add(location.archive)
+        self._digest.update(packed.digest.encode())
         self._plain_size += size
         self._chunk_count += 1
         self._sinks.index.add(ChunkRef(packed.digest, size, location.archive, location.offset, location.stored_size))

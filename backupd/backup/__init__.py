@@ -1,8 +1,9 @@
 """Backup: volumes in, a snapshot out."""
 
 from backupd.backup.archiving import ArchiveJob, Origin, Stream
-from backupd.backup.operation import BackupResult, back_up, open_or_create, sweep, take_snapshot
+from backupd.backup.operation import BackupResult, back_up, open_or_create, sweep
 from backupd.backup.parent import Parent, find_parent
+from backupd.backup.snapshot import take_snapshot
 
 __all__ = [
     "ArchiveJob",

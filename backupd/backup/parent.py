@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backupd.archive import Location
-from backupd.errors import IntegrityError
+from backupd.errors import IntegrityError, KeyMissing
 from backupd.model import FullEvery
 from backupd.ports import Progress
 from backupd.repository import Archive, Base, Manifest, ObjectRef, Repository
@@ -17,11 +17,12 @@ from backupd.repository import Archive, Base, Manifest, ObjectRef, Repository
 class Parent:
     """The archive that a new one builds on.
 
-    `objects` are the data objects that chunks may be taken from, in the order of the new index's numbers 1, 2, ….
+    `snapshot` is None for what was read first in the snapshot that is being taken, if that began anew. `objects` are
+    the data objects that chunks may be taken from, in the order of the new index's numbers 1, 2, ….
     `known` maps digests to places in them: about 300 bytes of memory a chunk, so 120 MB for 1 TB of plain data.
     """
 
-    snapshot: str
+    snapshot: str | None
     base: Base
     objects: Sequence[ObjectRef]
     known: Mapping[str, Location]
@@ -47,17 +48,35 @@ def find_parent(
             continue
         if full_every.age is not None and now - archive.base.time >= full_every.age:
             return None
+        reason = _unfit(repository, manifest)
         try:
-            return _load(repository, manifest, archive)
-        except IntegrityError as exc:
-            progress.note(f"{volume}: not building on snapshot {manifest.short_id}, starting anew: {exc}")
-            return None
+            if reason is None:
+                return _load(repository, manifest, archive)
+        except (IntegrityError, KeyMissing) as exc:
+            reason = str(exc)
+        progress.note(f"{volume}: not building on snapshot {manifest.short_id}, starting anew: {reason}")
+        return None
     return None
+
+
+def _unfit(repository: Repository, manifest: Manifest) -> str | None:
+    """Why a new snapshot must not lean on this one: all that it needs must be legible to its recipients and nobody
+    else. More readers are none the worse off: they could read those chunks before.
+    """
+    ours, theirs = repository.encryption, manifest.encryption
+    if ours is None and theirs is None:
+        return None
+    if ours is None:
+        return "it is encrypted, and the new one is not"
+    if theirs is None:
+        return "it is not encrypted"
+    others = len(set(ours.recipients) - set(theirs.recipients))
+    return f"{others} of the recipients cannot read it" if others else None
 
 
 def _load(repository: Repository, manifest: Manifest, archive: Archive) -> Parent:
     repository.check(archive.needs)
-    index = repository.index(archive)
+    index = repository.index(archive, cached=True)
     numbers = {ref.key: number for number, ref in enumerate(archive.needs, start=1)}
     try:
         known = {

@@ -11,8 +11,10 @@ from backupd import recover
 from backupd.backup import BackupResult, back_up
 from backupd.cli import words
 from backupd.cli.options import Session, command
+from backupd.cli.output import described
 from backupd.errors import PartialFailure, SourceError, UsageError
 from backupd.runtime import Runtime
+from backupd.wiring import make_plan
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +32,10 @@ def register(app: typer.Typer) -> None:
 
         Exit code 0: all volumes are in it and all stores have it; 3: some are missing, and named; 1: there is none.
         """
-        chosen = session.settings.plan(session.plan_name(plan))
+        name = session.plan_name(plan)
+        session.settings.plan(name)  # before anything is contacted
+        runtime = session.runtime()
+        chosen = make_plan(session.settings, name, runtime.engine)
         if volume:
             known = [spec.name for spec in chosen.volumes]
             if strangers := [name for name in volume if name not in known]:
@@ -38,7 +43,6 @@ def register(app: typer.Typer) -> None:
                     f"plan {chosen.name} has no volume {', '.join(strangers)}", hint=f"it has: {', '.join(known)}"
                 )
             chosen = replace(chosen, volumes=tuple(spec for spec in chosen.volumes if spec.name in volume))
-        runtime = session.runtime()
         finish_interrupted(session, runtime)
         stores = session.stores(chosen.stores)
         result = back_up(chosen, runtime, stores)
@@ -48,7 +52,9 @@ def register(app: typer.Typer) -> None:
             details = ", ".join(f"{key}: {value}" for key, value in facts.details.items())
             session.detail(f"store {store.name}: conditional create: {facts.conditional_create}, {details}")
         if not result.complete:
-            raise PartialFailure(_missing(result), hint="the next run tries again")
+            trouble = bool(result.manifest.all_trouble)
+            hint = "`docker ps -a` shows the containers; `backupd recover` lets go what is held" if trouble else None
+            raise PartialFailure(_missing(result), hint=hint or "the next run tries again")
 
 
 def finish_interrupted(session: Session, runtime: Runtime) -> None:
@@ -62,7 +68,7 @@ def finish_interrupted(session: Session, runtime: Runtime) -> None:
 
 def _show(session: Session, result: BackupResult) -> None:
     manifest, output = result.manifest, session.output
-    output.document({"snapshot": manifest, "store": result.store, "store_failures": result.store_failures})
+    output.document({"snapshot": described(manifest), "store": result.store, "store_failures": result.store_failures})
     output.table(
         ("VOLUME", "KIND", "DATA", "NEW", "STORED", "FILES", "TIME"),
         [
@@ -103,4 +109,6 @@ def _missing(result: BackupResult) -> str:
     if result.store_failures:
         away = "; ".join(error.removeprefix(f"store {name}: ") for name, error in result.store_failures.items())
         parts.append(f"could not be brought to store {', '.join(result.store_failures)} ({away})")
+    if result.manifest.all_trouble:
+        parts.append(f"this went wrong: {'; '.join(result.manifest.all_trouble)}")
     return f"snapshot {result.manifest.short_id} is in store {result.store}, but {' and '.join(parts)}"

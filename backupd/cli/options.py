@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,18 +13,28 @@ from typing import Annotated, Any
 
 import typer
 
+from backupd.cli.identity import identity_loader
 from backupd.cli.output import Output
-from backupd.errors import BackupdError, SnapshotNotFound, UsageError
+from backupd.errors import BackupdError, IntegrityError, SnapshotNotFound, UsageError
+from backupd.known import KnownRepositories
 from backupd.log import Redactor, configure
 from backupd.ports import Engine, Store
 from backupd.repository import Manifest, Repository
 from backupd.runtime import Runtime
-from backupd.settings import Settings, load_settings
-from backupd.wiring import make_runtime, make_store, make_stores, secret_values
+from backupd.security import Security, no_identities
+from backupd.settings import IDENTITY_VARIABLE, Settings, load_settings
+from backupd.wiring import (
+    make_runtime,
+    make_security,
+    make_store,
+    make_stores,
+    refuse_unavailable,
+    secret_values,
+)
 
 _PANEL = "Everywhere"
 
-EVERYWHERE_VALUES = ("--config", "--store")
+EVERYWHERE_VALUES = ("--config", "--store", "--identity")
 EVERYWHERE_FLAGS = ("--json", "--verbose", "-v")
 
 
@@ -35,7 +46,9 @@ class Session:
     store_name: str | None
     output: Output
     verbose: bool
+    identity: Path | None = None
     _settings: Settings | None = None
+    _security: Security | None = None
     _opened: list[Store | Engine] = field(default_factory=list)
 
     @property
@@ -43,6 +56,7 @@ class Session:
         """The configuration; ConfigError if it is wrong."""
         if self._settings is None:
             self._settings = load_settings(self.config)
+            refuse_unavailable(self._settings)
             secrets = secret_values(self._settings)
             configure(self._settings.log, secrets, level="debug" if self.verbose else None)
             self.output.redact = Redactor(secrets)
@@ -50,12 +64,27 @@ class Session:
             self.detail(f"configuration: {', '.join(sorted(files))}")
         return self._settings
 
+    @property
+    def security(self) -> Security:
+        """Keys, and whom to believe. A secret key is read, and a passphrase asked for, when it is first needed."""
+        if self._security is None:
+            identities = no_identities
+            if self.identity is not None:
+                interactive = self.output.interactive
+                identities = identity_loader(self.identity, os.environ, interactive=interactive)
+            self._security = make_security(self.settings, identities, self.output.warn)
+        return self._security
+
     def runtime(self, engine: Engine | None = None) -> Runtime:
         """What operations need; with an engine of its own in place of the configured one, if given."""
-        runtime = make_runtime(self.settings, self.output.progress, engine)
-        self._opened.append(runtime.engine)
+        runtime = make_runtime(self.settings, self.output.progress, engine, self.security)
+        self.closing(runtime.engine)
         self.detail(f"engine: {runtime.engine.name}, {runtime.threads} threads, state in {runtime.state}")
         return runtime
+
+    def closing(self, opened: Store | Engine) -> None:
+        """Close it when the command ends."""
+        self._opened.append(opened)
 
     def stores(self, names: tuple[str, ...]) -> list[Store]:
         """Stores to write to: those of a plan, or the one that `--store` names."""
@@ -77,7 +106,9 @@ class Session:
             store = make_store(self.settings, name)
             self._opened.append(store)
             try:
-                repository = Repository.open(store, threads=self.settings.threads)
+                repository = Repository.open(store, threads=self.settings.threads, security=self.security)
+                if self.security.trust is not None:  # another id would make it a repository that we know nothing of
+                    KnownRepositories(Path(self.settings.state_dir)).check(name, repository.config.id)
             except BackupdError as exc:
                 if failure is not None or answered:
                     self.output.warn(str(exc))
@@ -100,21 +131,28 @@ class Session:
         """A snapshot and the first repository that holds it; for `latest`, the newest of all stores with `volumes`."""
         found: list[tuple[Repository, Manifest]] = []
         missing: BackupdError | None = None
+        refused: BackupdError | None = None
         for repository in self.repositories():
             try:
                 found.append((repository, repository.resolve(snapshot, volumes)))
             except SnapshotNotFound as exc:
                 missing = missing or exc
                 continue
+            except IntegrityError as exc:  # forged, exchanged or rolled back here: another store may be sound
+                refused = refused or exc
+                continue
             if snapshot != "latest":
                 break
         if not found:
-            assert missing is not None  # every repository has been asked
-            raise missing
-        best = max(found, key=lambda pair: pair[1].time)
-        if missing is not None or best is not found[0]:
-            self.output.warn(f"snapshot {best[1].short_id} is read from store {best[0].store.name}, others lack it")
-        return best
+            failure = refused or missing
+            assert failure is not None  # every repository has been asked
+            raise failure
+        if refused is not None:
+            self.output.warn(str(refused))
+        best, manifest = max(found, key=lambda pair: pair[1].time)
+        if missing is not None or best is not found[0][0]:
+            self.output.warn(f"snapshot {manifest.short_id} is read from store {best.store.name}, others lack it")
+        return best.encrypting_like(manifest), manifest
 
     def plan_name(self, name: str | None) -> str:
         """The plan that was named, or the only one there is."""
@@ -146,8 +184,10 @@ class Session:
 
 
 @contextmanager
-def _session(config: Path | None, store: str | None, *, json: bool, verbose: bool) -> Iterator[Session]:
-    session = Session(config, store, Output(json=json), verbose)
+def _session(
+    config: Path | None, store: str | None, identity: Path | None, *, json: bool, verbose: bool
+) -> Iterator[Session]:
+    session = Session(config, store, Output(json=json), verbose, identity)
     try:
         yield session
     except BackupdError as exc:
@@ -180,6 +220,19 @@ _EVERYWHERE: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "identity": (
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--identity",
+                envvar=IDENTITY_VARIABLE,
+                metavar="FILE",
+                help="The secret key for encrypted snapshots: an age identity file or an SSH key.",
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        None,
+    ),
     "json": (
         Annotated[
             bool,
@@ -199,8 +252,16 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def run(*, config: Path | None, store: str | None, json: bool, verbose: bool, **arguments: Any) -> None:
-            with _session(config, store, json=json, verbose=verbose) as session:
+        def run(
+            *,
+            config: Path | None,
+            store: str | None,
+            identity: Path | None,
+            json: bool,
+            verbose: bool,
+            **arguments: Any,
+        ) -> None:
+            with _session(config, store, identity, json=json, verbose=verbose) as session:
                 function(session, **arguments)
 
         own = inspect.signature(function, eval_str=True)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from backupd.cli.progress import QuietProgress, make_progress
 from backupd.ports import Progress
+from backupd.repository import Manifest
 
 
 class Output:
@@ -77,6 +78,14 @@ class Output:
     def close(self) -> None:
         """End what is still being drawn."""
         self.progress.end()
+
+
+def described(manifest: Manifest) -> dict[str, Any]:
+    """A manifest for programs: as it is stored, but `encryption` says whether its private part was read with a key."""
+    tree: dict[str, Any] = msgspec.to_builtins(manifest)
+    if manifest.encryption is not None:
+        tree["encryption"] = {"recipients": manifest.encryption.recipients, "opened": not manifest.hidden}
+    return tree
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:

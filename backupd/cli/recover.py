@@ -20,9 +20,13 @@ def register(app: typer.Typer) -> None:
         specs = [session.settings.volume_spec(name) for name in session.settings.volumes]
         done = [*recover.recover(runtime, specs)]
         if session.settings.engine != "mounted":  # an interrupted restore --to-dir
-            done += recover.recover(session.runtime(MountedEngine()))
+            done += recover.recover(session.runtime(MountedEngine(session.settings.state_dir / "scratch")))
         for store in session.stores(tuple(session.settings.stores)):
             sweep(store, runtime)
+            done += [
+                recover.Recovery(f"store {store.name}", f"let go of: {lease}")
+                for lease in runtime.leases(store).release_dead()
+            ]
         session.output.document({"recovered": done})
         for recovery in done:
             session.output.line(f"{recovery.subject}: {recovery.outcome}")

@@ -5,21 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from backupd.cli import words
 from backupd.cli.backup import finish_interrupted
 from backupd.cli.options import Session, command
+from backupd.cli.restore_words import described, described_services, report, show_plan, show_services
 from backupd.cli.snapshots import Id
 from backupd.engine import MountedEngine
-from backupd.errors import Interrupted, PartialFailure, UsageError
+from backupd.errors import Interrupted, UsageError
 from backupd.model import VolumeSpec
-from backupd.repository import Manifest, Repository, normalized
-from backupd.restore import RestoreRequest, RestoreResult, Step, plan_restore, refuse_if_used, restore
+from backupd.repository import Repository, normalized
+from backupd.restore import (
+    Around,
+    RestoreRequest,
+    RestoreResult,
+    Step,
+    look_around,
+    plan_restore,
+    refuse,
+    restore,
+)
 from backupd.runtime import Runtime
 from backupd.settings import LocalStoreSettings
+from backupd.settings.types import parse_duration
 
 
 def register(app: typer.Typer) -> None:
@@ -45,9 +56,31 @@ def register(app: typer.Typer) -> None:
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-        force: Annotated[
-            bool, typer.Option("--force", help="Write even while running containers use the volume.")
+        no_stop: Annotated[
+            bool, typer.Option("--no-stop", help="Stop no container; refuse if a running one uses the volume.")
         ] = False,
+        force: Annotated[
+            bool,
+            typer.Option(
+                "--force",
+                help="Stop also containers of other projects and those that vanish when stopped; with --no-stop, write"
+                " while containers run.",
+            ),
+        ] = False,
+        timeout: Annotated[
+            str | None,
+            typer.Option(
+                "--timeout",
+                metavar="DURATION",
+                help="How long a service may take to become healthy (default: restore.healthy_within, 5m).",
+            ),
+        ] = None,
+        rollback: Annotated[
+            bool,
+            typer.Option(
+                "--rollback/--no-rollback", help="Bring the old data back if a service does not become healthy."
+            ),
+        ] = True,
         keep_old: Annotated[
             bool, typer.Option("--keep-old", help="Leave the old data in `.backupd-old-…` inside the volume.")
         ] = False,
@@ -58,8 +91,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Bring a snapshot's data back.
 
-        Everything is extracted and checked beside the old data, then exchanged by renames: a volume holds the old data
-        or the new, never a mixture, whatever happens on the way.
+        Everything is extracted and checked beside the old data while services run. Then the containers that use the
+        volumes are stopped, the data exchanged by renames, the containers started and waited for until they are
+        healthy. A volume holds the old data or the new, never a mixture, whatever happens on the way.
         """
         if into and to_dir:
             raise UsageError("--into and --to-dir exclude each other")
@@ -70,26 +104,39 @@ def register(app: typer.Typer) -> None:
             force=force,
             safety_snapshot=safety_snapshot and to_dir is None,
             keep_old=keep_old,
+            stop=not no_stop,
+            rollback=rollback,
+            healthy_within_seconds=_within(session, timeout),
+            project=session.settings.project,
         )
         repository, manifest = session.find(id_, volumes or ())
+        manifest = repository.opened(manifest)
         runtime = session.runtime(MountedEngine() if to_dir else None)
         if not dry_run:
             finish_interrupted(session, runtime)
         if to_dir and len(volumes or manifest.archives) != 1:
             raise UsageError("--to-dir takes one volume", hint="name one of the snapshot's volumes")
-        # A dry run shows the plan also where running containers would be in its way, and then says so.
-        asked = replace(request, force=True) if dry_run else request
-        steps = plan_restore(asked, manifest, repository, runtime, _configured(session))
+        steps = plan_restore(request, manifest, repository, runtime, _configured(session))
         _refuse_to_harm(session, steps, to_dir)
-        _show_plan(session, manifest, repository, steps, request)
+        around = look_around(steps, request, runtime.engine.services)
+        show_plan(session, manifest, repository.store.name, steps, request)
+        show_services(session, around, request)
         if dry_run:
-            session.output.document({"snapshot": manifest.id, "plan": [_described(step) for step in steps]})
+            session.output.document(
+                {
+                    "snapshot": manifest.id,
+                    "plan": [described(step) for step in steps],
+                    "services": described_services(around),
+                }
+            )
             session.output.line("dry run: nothing was changed")
-            refuse_if_used(steps, request)
+            refuse(around, request)
             return
-        if not yes and any(step.survey is not None and not step.survey.empty for step in steps):
-            _confirm(session)
-        _report(session, manifest, _run(steps, request, repository, runtime), repository.store.name)
+        if yes:
+            refuse(around, request)
+        else:
+            request = _agreed(session, steps, around, request)
+        report(session, manifest, _run(steps, request, repository, runtime), repository.store.name)
 
 
 def _run(steps: Sequence[Step], request: RestoreRequest, repository: Repository, runtime: Runtime) -> RestoreResult:
@@ -125,73 +172,26 @@ def _configured(session: Session) -> dict[str, VolumeSpec]:
     return {name: session.settings.volume_spec(name) for name in session.settings.volumes}
 
 
-def _show_plan(
-    session: Session, manifest: Manifest, repository: Repository, steps: Sequence[Step], request: RestoreRequest
-) -> None:
-    output = session.output
-    output.line(
-        f"snapshot {manifest.short_id} of {words.moment(manifest.time)} (plan {manifest.plan})"
-        f" from store {repository.store.name}:"
-    )
-    for step in steps:
-        what = ", ".join(request.paths) if request.paths else "all of it"
-        output.line(f"  {step.archive.volume} → {step.volume}: {what}, {words.size(step.size)}")
-        if step.survey is None:
-            output.line("    does not exist: it will be created")
-        elif step.survey.empty:
-            output.line("    is empty")
-        elif request.paths:
-            output.line("    what is at these paths now will be replaced, the rest stays")
-        else:
-            output.line("    what is in it now will be replaced")
-        for note in step.notes:
-            output.warn(note)
-    if missing := [name for name in session.settings.volumes if manifest.archive(name) is None]:
-        output.line(f"  this snapshot does not hold: {', '.join(missing)}")
-    if request.safety_snapshot and any(step.survey and not step.survey.empty for step in steps):
-        output.line("  a safety snapshot of what is there now comes first")
+def _agreed(session: Session, steps: Sequence[Step], around: Around, request: RestoreRequest) -> RestoreRequest:
+    """The request as a person agreed to it. `Interrupted` if they did not, UsageError if nobody can be asked."""
+    if around.questionable and not request.force and session.output.interactive:
+        refuse(around, replace(request, force=True))
+        if not typer.confirm("Stop these containers as well?", default=False, err=True):
+            raise Interrupted("not restored, nothing was changed")
+        request = replace(request, force=True)
+    refuse(around, request)
+    if around.stopped or any(step.survey is not None and not step.survey.empty for step in steps):
+        if not session.output.interactive:
+            raise UsageError("nobody is there to confirm", hint="pass --yes to restore without asking")
+        if not typer.confirm("Restore?", default=False, err=True):
+            raise Interrupted("not restored, nothing was changed")
+    return request
 
 
-def _described(step: Step) -> dict[str, Any]:
-    return {
-        "volume": step.archive.volume,
-        "target": step.volume,
-        "bytes": step.size,
-        "exists": step.survey is not None,
-        "empty": step.survey is None or step.survey.empty,
-        "notes": step.notes,
-    }
-
-
-def _confirm(session: Session) -> None:
-    if not session.output.interactive:
-        raise UsageError("nobody is there to confirm", hint="pass --yes to restore without asking")
-    if not typer.confirm("Restore?", default=False, err=True):
-        raise Interrupted("not restored, nothing was changed")
-
-
-def _report(session: Session, manifest: Manifest, result: RestoreResult, store: str) -> None:
-    output = session.output
-    output.document(
-        {
-            "snapshot": manifest.id,
-            "restored": [_described(step) for step in result.steps],
-            "safety_snapshot": result.safety and result.safety.id,
-            "warnings": result.warnings,
-        }
-    )
-    for warning in result.warnings:
-        output.warn(warning)
-    for step in result.steps:
-        what = f"{', '.join(step.selection.paths)} of " if step.selection else ""
-        output.line(f"{step.volume} now holds {what}{step.archive.volume} as in snapshot {manifest.short_id}")
-    if result.safety is not None:
-        output.line(
-            f"what was there before is safety snapshot {result.safety.short_id} in store {store}:"
-            f" `backupd restore {result.safety.short_id}` goes back to it"
-        )
-    missing = [failure for failure in manifest.failures if not failure.optional]
-    if missing and len(result.steps) == len(manifest.archives):
-        raise PartialFailure(
-            f"the snapshot does not hold {', '.join(failure.volume for failure in missing)}: that was not restored"
-        )
+def _within(session: Session, timeout: str | None) -> float:
+    if timeout is None:
+        return session.settings.restore.healthy_within.total_seconds()
+    try:
+        return parse_duration(timeout).total_seconds()
+    except ValueError as exc:
+        raise UsageError(f"--timeout: {exc}") from exc

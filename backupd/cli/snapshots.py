@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from backupd.cli import words
+from backupd.cli.drill import proven_words, show_drill
 from backupd.cli.options import Session, command
-from backupd.errors import UsageError
-from backupd.repository import Archive, Manifest
+from backupd.cli.output import described
+from backupd.errors import IntegrityError, UsageError
+from backupd.repository import HIDDEN, Archive, DrillRecord, Manifest, Repository, drills_of, last_drills
 
 _LOSSES = {"gnu": "", "busybox": " (which keeps no extended attributes, ACLs, holes and fractions of seconds)"}
 
@@ -46,16 +48,22 @@ def _register_list(app: typer.Typer) -> None:
             if plan in (None, manifest.plan) and (volume is None or manifest.archive(volume))
         ]
         output = session.output
+        drilled = last_drills(repository, session.settings.state_dir)
+        damaged += drilled.damaged
         output.document(
             {
                 "store": repository.store.name,
-                "snapshots": chosen,
+                "snapshots": [described(manifest) for manifest in chosen],
+                "drills": {m.id: _drill_facts(drilled.records[m.id]) for m in chosen if m.id in drilled.records},
                 "damaged": [str(problem) for problem in damaged],
             }
         )
         output.table(
-            ("ID", "TIME", "PLAN", "VOLUMES", "DATA", "ADDED", "STATE"),
-            [_row(manifest) for manifest in chosen],
+            ("ID", "TIME", "PLAN", "VOLUMES", "DATA", "ADDED", "STATE", "PROVEN"),
+            [
+                (*_row(manifest), proven_words(drilled.records.get(manifest.id), len(manifest.archives)))
+                for manifest in chosen
+            ],
             right=("DATA", "ADDED"),
         )
         output.line(f"{words.count(len(chosen), 'snapshot')} in store {repository.store.name}")
@@ -70,10 +78,13 @@ def _register_show(app: typer.Typer) -> None:
 
     @command(app, "show")
     def show(session: Session, id_: Id) -> None:
-        """What a snapshot holds, and where it came from."""
+        """What a snapshot holds, where it came from, and who can read it."""
         repository, manifest = session.find(id_)
+        if repository.security.has_identity:
+            manifest = repository.opened(manifest)
         output = session.output
-        output.document(manifest)
+        drilled = _drills(session, repository, manifest)
+        output.document({**described(manifest), "drills": drilled})
         for key, value in _facts(repository.store.name, manifest):
             output.line(f"{key:<10}{value}")
         for archive in manifest.archives:
@@ -88,6 +99,23 @@ def _register_show(app: typer.Typer) -> None:
         for failure in manifest.failures:
             output.line()
             output.line(f"{failure.volume}: {'left out' if failure.optional else 'FAILED'}: {failure.error}")
+        if drilled:
+            output.line()
+            output.line(f"last drill, {words.moment(drilled[0].time)}", style="bold")
+            show_drill(session, drilled[0])
+
+
+def _drills(session: Session, repository: Repository, manifest: Manifest) -> list[DrillRecord]:
+    """A record that can't be read says nothing of the snapshot, which is shown all the same."""
+    try:
+        return drills_of(repository, manifest.id, session.settings.state_dir)
+    except IntegrityError as exc:
+        session.output.warn(str(exc))
+        return []
+
+
+def _drill_facts(record: DrillRecord) -> dict[str, object]:
+    return {"id": record.id, "time": record.time, "outcome": record.outcome, "good": record.good}
 
 
 def _refuse_unknown(noun: str, name: str | None, known: set[str]) -> None:
@@ -109,13 +137,20 @@ def _row(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _state(manifest: Manifest) -> str:
+    return f"{_outcome(manifest)}{', encrypted' if manifest.encryption else ''}"
+
+
+def _outcome(manifest: Manifest) -> str:
     if not manifest.complete:
         return "partial: no " + ", ".join(failure.volume for failure in manifest.failures if not failure.optional)
+    if manifest.all_trouble:
+        return "complete, with trouble"
     warnings = sum(archive.warning_count for archive in manifest.archives)
     return words.count(warnings, "warning") if warnings else "complete"
 
 
 def _facts(store: str, manifest: Manifest) -> list[tuple[str, str]]:
+    moment = [("moment", words.moment(manifest.moment))] if manifest.moment else []
     return [
         ("snapshot", manifest.id),
         ("taken", f"{words.moment(manifest.time)}, in {words.duration(manifest.finished - manifest.time)}"),
@@ -123,18 +158,33 @@ def _facts(store: str, manifest: Manifest) -> list[tuple[str, str]]:
         ("by", f"{manifest.program} on {manifest.host}"),
         ("store", store),
         ("state", _state(manifest)),
+        *moment,
+        *(("trouble", text) for text in manifest.trouble),
+        *(("readers", key) for key in (manifest.encryption.recipients if manifest.encryption else ["everybody"])),
     ]
 
 
+def _tool(archive: Archive) -> str:
+    if archive.tool is None:
+        return HIDDEN if archive.consistency == HIDDEN else "import"
+    return f"{archive.tool}{_LOSSES[archive.tool.flavour]}"
+
+
 def _archive_facts(archive: Archive) -> list[tuple[str, str]]:
-    kind = "full" if archive.full else f"incremental, on snapshot {(archive.parent or '')[:8]}"
+    kind = "full"
+    if not archive.full:
+        kind = f"incremental, on snapshot {archive.parent[:8]}" if archive.parent else "in two passes"
+    stood = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in archive.downtime.items())
     return [
         ("from", str(archive.source)),
         ("kind", kind),
         ("data", f"{words.size(archive.plain_size)} in {words.count(archive.members, 'file')}"),
         ("new", f"{words.size(archive.new_size)}, stored as {words.size(archive.stored_size)}"),
-        ("read by", f"{archive.tool}{_LOSSES[archive.tool.flavour]}" if archive.tool else "import"),
+        ("read by", _tool(archive)),
         ("consistency", archive.consistency),
+        *([("moment", words.moment(archive.moment))] if archive.moment else []),
+        *([("stood", stood)] if stood else []),
+        *(("trouble", text) for text in archive.trouble),
         ("time", words.duration(archive.finished - archive.started)),
         ("needs", ", ".join(ref.key for ref in archive.needs) or "nothing (an empty stream)"),
     ]

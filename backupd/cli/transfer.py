@@ -13,6 +13,7 @@ from backupd import browse, transfer
 from backupd.backup import open_or_create
 from backupd.cli import words
 from backupd.cli.options import Session, command
+from backupd.cli.output import described
 from backupd.cli.snapshots import Id, VolumeName
 from backupd.errors import SourceError, UsageError, VolumeMissing
 from backupd.model import Volume, VolumeSpec
@@ -66,7 +67,7 @@ def register(app: typer.Typer) -> None:
         (store,) = session.stores((name,))
         manifest = transfer.import_tar(file, source, open_or_create(store, runtime), runtime, allow_links=allow_links)
         archive = manifest.archives[0]
-        session.output.document({"snapshot": manifest, "store": name})
+        session.output.document({"snapshot": described(manifest), "store": name})
         session.output.line(
             f"snapshot {manifest.short_id} in store {name} holds {volume}:"
             f" {words.size(archive.plain_size)} in {words.count(archive.members, 'file')}"

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from backupd.errors import SourceError
 
-STAGING = ("./.backupd-restore-*", "./.backupd-old-*")
+STAGING = ("./.backupd-restore-*", "./.backupd-old-*", "./.backupd-clone-*")
 
 
 @dataclass(frozen=True, slots=True)

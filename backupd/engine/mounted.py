@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backupd.engine.localjob import LocalInput, LocalOutput
@@ -19,19 +22,27 @@ from backupd.engine.tarcommand import (
     tar_from_words,
 )
 from backupd.engine.verdict import Complaints
+from backupd.engine.workspace import Workspace
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
+from backupd.sandbox import DirectorySandbox
+from backupd.services import NoServices, Services
 
 SUBDIRECTORY_MODE = 0o700
 
 
 class MountedEngine:
-    """Runs the local `tar` on directories, with the rights of this process."""
+    """Runs the local `tar` on directories, with the rights of this process.
+
+    Copies are made in `scratch_directory`, else in the directory for temporary files, where a kill leaves them.
+    """
 
     name = "mounted"
 
-    def __init__(self) -> None:
+    def __init__(self, scratch_directory: Path | None = None) -> None:
         self._tar: LocalTar | None = None
+        self._workspace = Workspace(scratch_directory) if scratch_directory else None
+        self.services: Services = NoServices()
 
     def find(self, spec: VolumeSpec) -> Volume:
         """See Engine."""
@@ -47,6 +58,10 @@ class MountedEngine:
         if volume is None:
             raise VolumeMissing(f"volume {spec.name!r}: there is no directory {spec.path}", hint="is it mounted here?")
         return volume
+
+    def volumes(self) -> Sequence[Volume]:
+        """See Engine."""
+        return ()
 
     def inspect(self, volume: Volume) -> Volume | None:
         """See Engine."""
@@ -64,6 +79,16 @@ class MountedEngine:
         except OSError as exc:
             raise SourceError(f"cannot create {volume}: {exc.strerror}") from exc
 
+    def remove(self, volume: Volume) -> None:
+        """See Engine."""
+        self._refuse_other_kinds(volume)
+        try:
+            Path(volume.source).rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise SourceError(f"cannot remove {volume}: {exc.strerror}") from exc
+
     def consumers(self, volume: Volume) -> Sequence[Consumer]:
         """See Engine: without Docker nobody knows."""
         self._refuse_other_kinds(volume)
@@ -78,10 +103,11 @@ class MountedEngine:
             self._tar = _probe()
         return self._tar
 
-    def tar_out(self, volume: Volume, exclude: Sequence[str] = ()) -> LocalOutput:
+    def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> LocalOutput:
         """See Engine."""
         tar = self._local_tar()
-        command = create_command(tar, self._directory(volume), exclude)
+        refuse_outside(subdirectory)
+        command = create_command(tar, str(Path(self._directory(volume), subdirectory)), exclude)
         return LocalOutput(f"reading {volume}", command, Complaints(tar.tool.flavour, "out"))
 
     def tar_in(self, volume: Volume, subdirectory: str = "") -> LocalInput:
@@ -93,9 +119,29 @@ class MountedEngine:
 
     def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
         """See Engine."""
+        return self._run(["sh", "-c", script, "sh", *arguments], volume, f"script on {volume}").decode(
+            errors="surrogateescape"
+        )
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Volume]:
+        """See Engine."""
+        with contextlib.ExitStack() as stack:
+            if self._workspace is None:
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="backupd-"))
+            else:
+                directory = str(stack.enter_context(self._workspace.scratch(uuid.uuid4().hex)).absolute())
+            yield Volume(name="scratch", kind="directory", source=directory)
+
+    def run_python(self, arguments: Sequence[str], volume: Volume, scratch: Volume) -> str:
+        """See Engine: with the Python that this process runs on."""
+        command = [sys.executable, *arguments, self._directory(volume), self._directory(scratch)]
+        return self._run(command, volume, str(volume)).decode()
+
+    def _run(self, command: Sequence[str], volume: Volume, what: str) -> bytes:
         try:
             process = subprocess.Popen(
-                ["sh", "-c", script, "sh", *arguments],
+                list(command),
                 cwd=self._directory(volume),
                 env=os.environ | ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
@@ -115,15 +161,22 @@ class MountedEngine:
         if process.returncode != 0:
             said = stderr.decode(errors="backslashreplace").strip().splitlines()
             reason = said[-1] if said else f"exit code {process.returncode}"
-            raise SourceError(f"script on {volume}: {reason}")
-        return stdout.decode(errors="surrogateescape")
+            raise SourceError(f"{what}: {reason}")
+        return stdout
 
     def remove_leftovers(self) -> Sequence[str]:
         """See Engine: a tar whose backupd is gone ends at its next read or write."""
-        return ()
+        return self._workspace.remove_leftovers() if self._workspace else ()
+
+    def sandbox(self, drill: str, directory: Path) -> DirectorySandbox:
+        """See Engine."""
+        del drill
+        return DirectorySandbox(directory)
 
     def close(self) -> None:
         """See Engine."""
+        if self._workspace:
+            self._workspace.close()
 
     def _directory(self, volume: Volume) -> str:
         if self.inspect(volume) is None:

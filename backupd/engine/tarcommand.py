@@ -32,7 +32,7 @@ _WITHOUT_EXCLUDES = """
 cd "$1" || exit
 set --
 for name in * .[!.]* ..?*; do
-    case $name in .backupd-restore-* | .backupd-old-*) continue ;; esac
+    case $name in .backupd-restore-* | .backupd-old-* | .backupd-clone-*) continue ;; esac
     if [ -e "$name" ] || [ -L "$name" ]; then set -- "$@" "./$name"; fi
 done
 [ $# -gt 0 ] || exec tar -c -f - --no-recursion .

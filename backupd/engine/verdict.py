@@ -93,7 +93,7 @@ def judge(what: str, complaints: Complaints, exit_code: int, *, out_of_memory: b
     """
     if exit_code == 0 or _only_moved(complaints, exit_code):
         texts = (*complaints.warnings, *complaints.errors)[:KEPT_WARNINGS]
-        return TarReport(complaints.warning_count + complaints.error_count, texts)
+        return TarReport(complaints.warning_count + complaints.error_count, texts, complaints.moved_count)
     refuse_death(what, exit_code, out_of_memory=out_of_memory)
     reason = complaints.errors[0] if complaints.errors else complaints.last_line or "tar did not say why"
     more = f" (and {complaints.error_count - 1} more)" if complaints.error_count > 1 else ""

@@ -1,9 +1,13 @@
 """Snapshots over a store: object names, documents, and what is read and written of them."""
 
+from backupd.repository.drillrecord import DrillOutcome, DrillRecord, Finding, ServiceDrill, VolumeDrill
+from backupd.repository.drills import drills_of, keep_drill, last_drills, newest_first, proven
 from backupd.repository.extract import END_OF_TAR, read_ranges
 from backupd.repository.manifest import (
+    HIDDEN,
     Archive,
     Base,
+    Encryption,
     Failure,
     Manifest,
     ObjectRef,
@@ -16,9 +20,14 @@ from backupd.repository.selection import Range, Selection, below, link_target, n
 
 __all__ = [
     "END_OF_TAR",
+    "HIDDEN",
     "Archive",
     "Base",
+    "DrillOutcome",
+    "DrillRecord",
+    "Encryption",
     "Failure",
+    "Finding",
     "HashedWriter",
     "Manifest",
     "ObjectRef",
@@ -27,9 +36,16 @@ __all__ = [
     "Repository",
     "RepositoryConfig",
     "Selection",
+    "ServiceDrill",
+    "VolumeDrill",
     "below",
+    "drills_of",
+    "keep_drill",
+    "last_drills",
     "link_target",
+    "newest_first",
     "normalized",
+    "proven",
     "read_checked",
     "read_pieces",
     "read_ranges",

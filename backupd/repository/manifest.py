@@ -1,19 +1,20 @@
-"""The documents of a repository: its own (`backupd.json`) and one manifest a snapshot (docs/FORMAT.md)."""
+"""The documents of a repository: its own (`backupd.json`) and one manifest a snapshot (docs/FORMAT.md).
+
+How they are stored is in `documents`.
+"""
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import msgspec
-from blake3 import blake3
 
 from backupd.archive import ChunkerParameters
-from backupd.errors import IntegrityError, RepositoryError
 from backupd.model import Tool, Volume
 
-FORMAT = 1
+FORMAT = 2
+"""The highest format that this program reads. What is not encrypted is written in format 1."""
 
 Reason = Literal["backup", "safety", "import"]
 
@@ -21,7 +22,7 @@ Reason = Literal["backup", "safety", "import"]
 class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`backupd.json`: what makes a store a repository. Written once."""
 
-    format: int = FORMAT
+    format: int = 1
     id: str
     created: datetime
     chunker: ChunkerParameters
@@ -47,7 +48,9 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
 
     `needs` lists every data object that the index refers to, the archive's own first if it stored anything.
     `plain_size` is the length of the tar stream, `new_size` what of it was new, `stored_size` what that took in the
-    store, all in bytes. `features` names what the stream needs of the tar that extracts it (TarWalker).
+    store, all in bytes. `features` names what the stream needs of the tar that extracts it (TarWalker). `moment` is the
+    one that the data are of, None if they were read while they could be written; `downtime` is how many seconds each
+    container stood for it; `trouble` is what went wrong all the same, services that did not go on above all.
     """
 
     volume: str
@@ -67,6 +70,9 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     features: list[str]
     warning_count: int = 0
     warnings: list[str] = []
+    moment: datetime | None = None
+    downtime: dict[str, float] = {}
+    trouble: list[str] = []
     index: ObjectRef
     files: ObjectRef
     needs: list[ObjectRef]
@@ -85,10 +91,23 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     optional: bool = False
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot. Written last: that it is there says that all it refers to is stored."""
+class Encryption(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a snapshot is encrypted for: public keys in canonical form.
 
-    format: int = FORMAT
+    `private` is the part of the manifest that only they can read, an age file in base64; None once it has been opened.
+    """
+
+    recipients: list[str]
+    private: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot. Written last: that it is there says that all it refers to is stored.
+
+    `moment` is the one that all archives are of, where the plan asks for that.
+    """
+
+    format: int = 1
     id: str
     time: datetime
     finished: datetime
@@ -98,15 +117,29 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     program: str
     archives: list[Archive]
     failures: list[Failure] = []
+    moment: datetime | None = None
+    trouble: list[str] = []
+    encryption: Encryption | None = None
 
     def archive(self, volume: str) -> Archive | None:
         """The archive of a volume, or None."""
         return next((archive for archive in self.archives if archive.volume == volume), None)
 
     @property
+    def volumes(self) -> frozenset[str]:
+        """The volumes that are in it."""
+        return frozenset(archive.volume for archive in self.archives)
+
+    @property
     def complete(self) -> bool:
         """Whether every volume that had to be in it is."""
         return all(failure.optional for failure in self.failures)
+
+    @property
+    def all_trouble(self) -> list[str]:
+        """What went wrong although the data are good, each once."""
+        found = [*self.trouble, *(text for archive in self.archives for text in archive.trouble)]
+        return list(dict.fromkeys(found))
 
     @property
     def short_id(self) -> str:
@@ -118,49 +151,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes that this snapshot added to the store, indexes and file lists included."""
         return sum(archive.stored_size + archive.index.size + archive.files.size for archive in self.archives)
 
-
-# The last member of a stored document, `blake3`: the hash of all bytes before the comma that it follows.
-_SEAL = re.compile(rb',\n "blake3": "([0-9a-f]{64})"\n\}\n')
-_SEAL_SIZE = len(',\n "blake3": ""\n}\n') + 64
-
-
-def encode(document: RepositoryConfig | Manifest) -> bytes:
-    """As stored: JSON that a person can read, sealed with a hash of itself."""
-    body = msgspec.json.format(msgspec.json.encode(document), indent=1).removesuffix(b"\n}")
-    return b'%b,\n "blake3": "%b"\n}\n' % (body, blake3(body).hexdigest().encode())
+    @property
+    def hidden(self) -> bool:
+        """Whether a part of it is encrypted and was not opened: `HIDDEN` stands for what is in there."""
+        return self.encryption is not None and self.encryption.private is not None
 
 
-_T = TypeVar("_T", RepositoryConfig, Manifest)
-
-
-class _Versioned(msgspec.Struct):
-    format: int
-
-
-# Made on import, and not at the first use: msgspec prepares a type for decoding when it first meets it, and a process
-# whose threads do that at the same time dies of a segmentation fault (msgspec 0.22).
-_VERSION = msgspec.json.Decoder(_Versioned)
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (RepositoryConfig, Manifest)
-}
-
-
-def decode(data: bytes, kind: type[_T], key: str) -> _T:
-    """A stored document; RepositoryError if a later version wrote it, IntegrityError if it is not what it should be.
-
-    Fields that are not known are left alone. The seal is that of every format.
-    """
-    seal = _SEAL.fullmatch(data, max(0, len(data) - _SEAL_SIZE))
-    if seal is None or blake3(data[: seal.start()]).hexdigest().encode() != seal[1]:
-        raise IntegrityError(f"{key} is damaged: it is not what was written")
-    try:
-        version = _VERSION.decode(data).format
-        if version > FORMAT:
-            raise RepositoryError(
-                f"{key} is of format {version}, and this backupd reads format {FORMAT}",
-                hint="a newer backupd wrote it: use that version",
-            )
-        document: _T = _DECODERS[kind].decode(data)
-        return document
-    except msgspec.DecodeError as exc:
-        raise IntegrityError(f"{key} is damaged: {exc}") from exc
+HIDDEN = "(encrypted)"

@@ -1,19 +1,21 @@
-"""Restore: a snapshot's archives back into volumes, staged and swapped."""
+"""Restore: a snapshot's archives back into volumes, staged and swapped, with the services around them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backupd.backup import take_snapshot
-from backupd.errors import BackupdError, SourceError
-from backupd.journal import Journal, RestoreAct
+from backupd.errors import BackupdError, ServiceUnhealthy, SourceError
 from backupd.lock import volume_lock
 from backupd.model import Plan, VolumeSpec
 from backupd.ports import TarInput
 from backupd.repository import END_OF_TAR, Manifest, Repository, read_ranges
-from backupd.restore.target import RestoreRequest, Step, looked_at_again, refuse_if_used
+from backupd.restore.around import look_around, refuse
+from backupd.restore.change import Change
+from backupd.restore.standstill import Standstill
+from backupd.restore.target import RestoreRequest, Step, looked_at_again
 from backupd.runtime import Runtime
 
 SAFETY_PLAN = "safety"
@@ -21,11 +23,19 @@ SAFETY_PLAN = "safety"
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What was restored, and the safety snapshot that was taken first, if there was anything to save."""
+    """What was restored, and the safety snapshot that was taken first, if there was anything to save.
+
+    `away_seconds` has the services that were stopped, by container, from their stop until they were well again;
+    `downtime_seconds` is from the first stop to the last of them. `unhealthy` says which service is not well on the
+    new data, which were to be kept all the same.
+    """
 
     steps: tuple[Step, ...]
     safety: Manifest | None
     warnings: tuple[str, ...]
+    downtime_seconds: float = 0.0
+    away_seconds: Mapping[str, float] = field(default_factory=dict)
+    unhealthy: str | None = None
 
 
 def restore(
@@ -36,42 +46,46 @@ def restore(
 ) -> RestoreResult:
     """Carry out a planned restore: all volumes are swapped, or none is.
 
-    Every byte is extracted and checked beside the old data before the first rename. When anything fails, what was
-    swapped is swapped back and what was staged is removed. After a kill `recover` does that from the journal, or goes
-    on with all volumes if all of them had been staged.
+    Every byte is extracted and checked beside the old data while services run. Then those that use the volumes are
+    stopped, the volumes swapped, and the services started and waited for. When anything fails, what was swapped is
+    swapped back, what was staged is removed, and services run again. After a kill `recover` does that from the
+    journal, or goes on with all volumes if all of them had been staged and the services been stopped.
     """
+    services = runtime.engine.services
     with ExitStack() as stack:
         for step in steps:
             stack.enter_context(volume_lock(runtime.locks, step.volume))
-        steps = looked_at_again(steps, request)
+        steps = looked_at_again(steps)
+        refuse(look_around(steps, request, services), request)
         safety = _safety_snapshot(steps, request, repository, runtime)
-        for step in steps:
-            if step.survey is None:
-                step.swap.engine.create(step.volume)
-        journal = Journal(runtime.state)
-        acts = [
-            journal.begin(
-                RestoreAct(volume=step.volume, swap=step.swap.id, keep_old=request.keep_old), runtime.clock.now()
-            )
-            for step in steps
-        ]
+        change = Change(steps, request, runtime)
         warnings: list[str] = []
         try:
             for step in steps:
+                if step.survey is None:
+                    step.swap.engine.create(step.volume)
                 warnings += stage(step, repository, runtime)
-            refuse_if_used(steps, request)
-            journal.decide(acts, forward=True)
-            for step in steps:
-                step.swap.swap()
+            around = look_around(steps, request, services)
+            refuse(around, request)
+            still = stack.enter_context(Standstill(runtime, around, request.healthy_within_seconds))
+            change.swap(still)
+            if request.rollback:
+                still.start(give_up=True)
         except BaseException as exc:
-            journal.decide(acts, forward=False)
-            _undo(steps, runtime, exc)
-            journal.end(acts)
+            change.take_back(exc)
             raise
-        for step in steps:
-            step.swap.finish(keep_old=request.keep_old)
-        journal.end(acts)
-    return RestoreResult(tuple(steps), safety, tuple(warnings))
+        unhealthy = None if request.rollback else _started(still)
+        change.finish()
+    return RestoreResult(tuple(steps), safety, tuple(warnings), still.downtime_seconds, still.away_seconds, unhealthy)
+
+
+def _started(still: Standstill) -> str | None:
+    """Start the services where there is no way back; what is wrong with them if something is."""
+    try:
+        still.start(give_up=False)
+    except ServiceUnhealthy as exc:
+        return str(exc)
+    return None
 
 
 def stage(step: Step, repository: Repository, runtime: Runtime) -> Sequence[str]:
@@ -112,7 +126,8 @@ def _safety_snapshot(
     runtime.progress.note("taking a safety snapshot of what is there now (--no-safety-snapshot skips it)")
     specs = tuple(_spec_of(step) for step in targets)
     try:
-        manifest = take_snapshot(Plan(SAFETY_PLAN, specs, ()), runtime, repository, "safety", locked=True)
+        with runtime.leases(repository.store).shared("safety snapshot before a restore") as lease:
+            manifest = take_snapshot(Plan(SAFETY_PLAN, specs, ()), runtime, repository, lease, "safety", locked=True)
         if manifest.failures:
             raise SourceError("; ".join(f"{failure.volume}: {failure.error}" for failure in manifest.failures))
     except BackupdError as exc:
@@ -129,21 +144,3 @@ def _spec_of(step: Step) -> VolumeSpec:
     if volume.kind == "volume":
         return VolumeSpec(step.archive.volume, volume=volume.source)
     return VolumeSpec(step.archive.volume, path=volume.source)
-
-
-def _undo(steps: Sequence[Step], runtime: Runtime, reason: BaseException) -> None:
-    """Put everything back. A failure leaves the journal as it is, for `recover`."""
-    failed = None
-    for step in steps:
-        try:
-            step.swap.undo()
-        except BackupdError as exc:
-            runtime.progress.note(f"{step.volume}: could not be put back: {exc}")
-            failed = failed or exc
-        if step.survey is None:
-            runtime.progress.note(f"{step.volume} was created for this restore, and stays, empty")
-    if failed is not None:
-        raise SourceError(
-            f"the restore failed ({str(reason) or type(reason).__name__}) and could not be undone: {failed}",
-            hint="run `backupd recover`",
-        ) from reason

@@ -61,6 +61,11 @@ class Swap:
             interrupted=tuple(value for key, value in answers if key == "left"),
         )
 
+    def settled(self, *, decided: bool) -> bool:
+        """Whether the root holds one tree, the one that it is to keep: `decided` says whether that is the new one."""
+        state = self._run("state").strip()
+        return state in {"none", "extracting", "undone"} or state == ("swapped" if decided else "ready")
+
     def prepare(self) -> None:
         """Make the staging directory."""
         self._run("prepare")

@@ -50,13 +50,19 @@ state() {
     if [ -f "$stage/state" ]; then cat "$stage/state"; else echo none; fi
 }
 
-# The word is on disk, and so is everything that was done before it, when this returns.
+# One file or directory; a `sync` that takes no file flushes everything instead.
+flush_one() {
+    sync "$1" 2>/dev/null || flush
+}
+
+# The word is on disk, and so is everything that was done before it, when this returns. Services wait for the swap, and
+# flushing the file system also writes what others have left unwritten there: it is done once.
 enter() {
     flush
     printf '%s\n' "$1" >"$stage/state.new"
-    flush
+    flush_one "$stage/state.new"
     mv -f "$stage/state.new" "$stage/state"
-    flush
+    flush_one "$stage"
 }
 
 # Give $2 the time of change of $1, which may be the descriptor of a file that is gone. Not every user may.
@@ -233,6 +239,7 @@ survey)
         echo "left ${left#./.backupd-restore-}"
     done
     ;;
+state) state ;;
 prepare)
     [ "$(state)" = none ] || fail "a restore of this snapshot was interrupted here: run \`backupd recover\`"
     time=$(stat -c %y .)

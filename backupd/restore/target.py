@@ -9,11 +9,11 @@ from backupd.errors import (
     SnapshotNotFound,
     SourceError,
     UsageError,
-    VolumeInUse,
     VolumeMissing,
 )
 from backupd.model import MIB, Volume, VolumeKind, VolumeSpec
 from backupd.ports import Engine
+from backupd.quiesce import HEALTHY_WITHIN_SECONDS
 from backupd.repository import Archive, Manifest, Repository, Selection, select_paths, spans
 from backupd.restore.swap import Survey, Swap
 from backupd.runtime import Runtime
@@ -26,7 +26,13 @@ _LOST = ("xattr", "acl", "nanoseconds")
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What was asked for. `volumes` empty means all of the snapshot's; `paths` are normalized."""
+    """What was asked for. `volumes` empty means all of the snapshot's; `paths` are normalized.
+
+    `stop`: containers that use the volumes are stopped and started again; else it is an error if there are any.
+    `force`: also containers that are not of the project (`project`, else the volume's own) and those that vanish when
+    they are stopped; with `stop` off, write under running ones. `rollback`: back to the old data if a service is not
+    well after `healthy_within_seconds`.
+    """
 
     volumes: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
@@ -34,6 +40,10 @@ class RestoreRequest:
     force: bool = False
     safety_snapshot: bool = True
     keep_old: bool = False
+    stop: bool = True
+    rollback: bool = True
+    healthy_within_seconds: float = HEALTHY_WITHIN_SECONDS
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,9 @@ def plan_restore(
 ) -> Sequence[Step]:
     """Find every target and check all that can be checked without writing; nothing has changed when this raises.
 
-    SnapshotNotFound for a volume that the snapshot lacks, IntegrityError when the store lacks a part of it,
-    VolumeInUse, SourceError for too little room, a tar that can't extract the archive, or an interrupted restore.
+    The containers around them are another matter: `around.refuse`. SnapshotNotFound for a volume that the snapshot
+    lacks, IntegrityError when the store lacks a part of it, SourceError for too little room, a tar that can't extract
+    the archive, or an interrupted restore.
     """
     archives = _chosen(request, manifest)
     if request.into is not None and len(archives) != 1:
@@ -83,7 +94,6 @@ def plan_restore(
         target = _target(spec, archive, runtime.engine)
         swap = Swap(runtime.engine, target, f"{manifest.short_id}-{runtime.new_id()[:6]}")
         steps.append(_step(request, archive, swap, repository))
-    refuse_if_used(steps, request)
     _check_room(steps)
     return steps
 
@@ -123,25 +133,13 @@ def _step(request: RestoreRequest, archive: Archive, swap: Swap, repository: Rep
         selection = select_paths(
             lambda: spans(repository.files(archive), archive.plain_size), request.paths, archive.volume
         )
-    step = Step(archive, swap, None, selection, _tar_notes(archive, engine))
+    step = Step(archive, swap, None, selection, tar_notes(archive, engine))
     if engine.inspect(volume) is None:
         return step
-    notes = [f"{user.name} is running and uses {volume}" for user in engine.consumers(volume)]
-    return _surveyed(replace(step, notes=(*notes, *step.notes)))
+    return _surveyed(step)
 
 
-def refuse_if_used(steps: Sequence[Step], request: RestoreRequest) -> None:
-    """VolumeInUse names all running containers that mount the volumes, unless the request is to write under them."""
-    users = [(step.volume, [user.name for user in step.swap.engine.consumers(step.volume)]) for step in steps]
-    used = [f"{volume} is in use by {', '.join(names)}" for volume, names in users if names]
-    if used and not request.force:
-        names = " ".join(dict.fromkeys(name for _, names in users for name in names))
-        raise VolumeInUse(
-            "; ".join(used), hint=f"`docker stop {names}` first, or --force to write under running containers"
-        )
-
-
-def looked_at_again(steps: Sequence[Step], request: RestoreRequest) -> list[Step]:
+def looked_at_again(steps: Sequence[Step]) -> list[Step]:
     """The steps as they are by now, since a person may have thought it over for long. The volumes' locks are held."""
     again = []
     for step in steps:
@@ -149,7 +147,6 @@ def looked_at_again(steps: Sequence[Step], request: RestoreRequest) -> list[Step
             again.append(_surveyed(step))
         else:
             again.append(step)
-    refuse_if_used(again, request)
     _check_room(again)
     return again
 
@@ -178,7 +175,8 @@ def _check_room(steps: Sequence[Step]) -> None:
             )
 
 
-def _tar_notes(archive: Archive, engine: Engine) -> tuple[str, ...]:
+def tar_notes(archive: Archive, engine: Engine) -> tuple[str, ...]:
+    """What the engine's tar will lose of an archive; SourceError if it would extract it wrongly."""
     tool = engine.tool()
     if tool.flavour == "gnu":
         return ()

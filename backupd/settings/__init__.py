@@ -1,5 +1,6 @@
 """The configuration: YAML files, an overlay for each environment, and environment variables, as typed objects."""
 
+from backupd.settings.environment import IDENTITY_VARIABLE, PASSPHRASE_VARIABLE
 from backupd.settings.errors import Problem, SettingsError
 from backupd.settings.load import load_settings
 from backupd.settings.model import (
@@ -9,14 +10,18 @@ from backupd.settings.model import (
     LogSettings,
     PlanSettings,
     Settings,
-    VolumeSettings,
+    TrustSettings,
 )
 from backupd.settings.show import show
 from backupd.settings.stores import LocalStoreSettings, S3StoreSettings, StoreSettings
+from backupd.settings.volumes import HookSettings, VolumeSettings
 
 __all__ = [
+    "IDENTITY_VARIABLE",
+    "PASSPHRASE_VARIABLE",
     "DockerSettings",
     "EncryptionSettings",
+    "HookSettings",
     "KeepSettings",
     "LocalStoreSettings",
     "LogSettings",
@@ -26,6 +31,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StoreSettings",
+    "TrustSettings",
     "VolumeSettings",
     "load_settings",
     "show",

@@ -16,6 +16,10 @@ from backupd.settings.yamlfile import parse_yaml
 
 PREFIX = "BACKUPD_"
 CONFIG_VARIABLE = "BACKUPD_CONFIG"
+IDENTITY_VARIABLE = "BACKUPD_IDENTITY_FILE"
+PASSPHRASE_VARIABLE = "BACKUPD_IDENTITY_PASSPHRASE_FILE"  # noqa: S105  (a name)
+# Of the command line, not of the configuration.
+_OTHERS = frozenset({CONFIG_VARIABLE, IDENTITY_VARIABLE, PASSPHRASE_VARIABLE})
 _FILE = "_file"
 _MOST_SECRET_BYTES = 64 * 1024
 
@@ -46,8 +50,8 @@ class _Reader:
             self._set(variable, key, self._value(variable, text, key, node))
 
     def _add_file(self, variable: str, text: str, key: Key, node: Node) -> None:
-        if not node.secret:
-            self._refuse(variable, "only secrets are read from files", key)
+        if not node.secret and node.kind != "list":
+            self._refuse(variable, "only secrets and lists are read from files", key)
             return
         path = self.directory / text
         try:
@@ -64,7 +68,7 @@ class _Reader:
                     variable, f"expected a secret in {path}, which {'is too long' if secret else 'is empty'}", key
                 )
             else:
-                self._set(f"{variable} ({path})", key, secret)
+                self._set(f"{variable} ({path})", key, secret if node.secret else _lines(secret))
 
     def _value(self, variable: str, text: str, key: Key, node: Node) -> Any:
         """A plain value as it is; a list as YAML or separated by commas; a mapping as YAML, of which JSON is a part."""
@@ -143,18 +147,24 @@ def read_environment(
 ) -> tuple[Layer, list[Problem]]:
     """The layer of the environment. `files` names the entries that there are, `directory` is where relative files are.
 
-    Variables that begin with BACKUPD_ and mean no setting are problems, BACKUPD_CONFIG aside.
+    Variables that begin with BACKUPD_ and mean no setting are problems, those of the command line aside.
     """
     reader = _Reader(root, files, directory)
     for variable in sorted(environment):
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
+        if variable.startswith(PREFIX) and variable not in _OTHERS:
             reader.add(variable, environment[variable])
     return Layer(reader.tree, "environment", reader.sources), reader.problems
 
 
 def _names(key: Key, node: Node) -> tuple[str, ...]:
     name = PREFIX + re.sub(r"[-.]", "_", "__".join(key)).upper()
-    return (name, f"{name}_FILE") if node.secret else (name,)
+    return (name, f"{name}_FILE") if node.secret or node.kind == "list" else (name,)
+
+
+def _lines(text: str) -> list[str]:
+    """A list in a file: an item a line; empty lines and those that begin with # do not count."""
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _folded(name: str) -> str:

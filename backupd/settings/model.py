@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -23,10 +22,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backupd.crypto import canonical_recipient, canonical_signer
 from backupd.errors import UsageError
-from backupd.model import MIB, Compression, FullEvery, Plan, VolumeSpec
+from backupd.model import MIB, Compression, FullEvery, KeepPolicy, Plan, VolumeSpec
 from backupd.settings import rules
 from backupd.settings.cron import Schedule
+from backupd.settings.drill import PlanDrillSettings
 from backupd.settings.errors import SettingsError
 from backupd.settings.layers import LayerSource
 from backupd.settings.messages import explain
@@ -38,18 +39,15 @@ from backupd.settings.types import (
     LogFormat,
     LogLevel,
     Name,
-    PathMark,
     PlanName,
     Size,
     Text,
     Timezone,
     WholeNumber,
-    refusing,
 )
+from backupd.settings.volumes import HookSettings, VolumeSettings, hooks
 from backupd.settings.words import did_you_mean
 
-_CONSISTENCY = ("auto", "live")
-_PLANNED_CONSISTENCY = frozenset({"pause", "stop", "postgres", "redis", "sqlite"})
 _MOST_THREADS = 64
 _DEFAULT_THREADS = 8  # each adds some 10 MiB; beyond that disks and networks are the limit
 
@@ -68,18 +66,6 @@ def _project(name: str) -> str:
     return name
 
 
-def _exclude(pattern: str) -> str:
-    if pattern.removeprefix("./").strip("/") in {"", ".", ".."} or "\0" in pattern:
-        raise ValueError(f"{pattern!r} names no file: expected a shell pattern such as *.log or cache/tmp")
-    return pattern
-
-
-def _no_recipients(value: object) -> object:
-    if isinstance(value, list | tuple) and value:
-        raise ValueError("encryption is not available in this version: leave the list empty")
-    return value
-
-
 class DockerSettings(Section):
     """How the Docker engine is used. `pipe_dir` None leaves the place to the engine's wiring."""
 
@@ -91,25 +77,19 @@ class DockerSettings(Section):
     pids_limit: WholeNumber = Field(default=64, ge=8, le=32_768)
 
 
-class VolumeSettings(Section):
-    """A volume: exactly one of `volume` and `path` is set."""
-
-    volume: Text | None = Field(default=None, title="the name of a Docker volume")
-    path: Annotated[AnyPath, PathMark(only_engine="mounted")] | None = Field(default=None, title="a directory")
-    optional: bool = False
-    exclude: tuple[Annotated[str, AfterValidator(_exclude)], ...] = ()
-    consistency: Annotated[Literal["auto", "live"], BeforeValidator(refusing(_CONSISTENCY, _PLANNED_CONSISTENCY))] = (
-        "auto"
-    )
-
-
 class EncryptionSettings(Section):
-    """Whom snapshots are encrypted for: nobody, in this version."""
+    """Whom new snapshots are encrypted for: public keys. Nobody: they are not encrypted."""
 
-    recipients: Annotated[tuple[str, ...], BeforeValidator(_no_recipients)] = ()
+    recipients: tuple[Annotated[str, AfterValidator(canonical_recipient)], ...] = ()
 
 
-class KeepSettings(Section):
+class TrustSettings(Section):
+    """Whose snapshots are believed besides this machine's own. Nobody: whoever signed what is there at first."""
+
+    signers: tuple[Annotated[str, AfterValidator(canonical_signer)], ...] = ()
+
+
+class KeepRules(Section):
     """Which snapshots of a plan are kept: those that any rule wants, and never fewer than `at_least`."""
 
     last: Count | None = None
@@ -121,18 +101,54 @@ class KeepSettings(Section):
     within: Duration | None = None
     at_least: Count = 1
 
+    def policy(self) -> KeepPolicy | None:
+        """As retention takes it; None without any rule: all are kept."""
+        rules = {name: getattr(self, name) for name in KeepRules.model_fields}
+        return KeepPolicy(**rules) if any(rules[name] is not None for name in rules if name != "at_least") else None
+
+
+class KeepSettings(KeepRules):
+    """The rules of a plan; a store of `stores` has rules of its own instead."""
+
+    stores: Mapping[Name, KeepRules] = Field(default_factory=dict, title="a store")
+
+    def policy_of(self, store: str) -> KeepPolicy | None:
+        """The rules that hold in a store."""
+        return self.stores.get(store, self).policy()
+
+
+class PruneSettings(Section):
+    """What prune does besides what the plans' `keep` says."""
+
+    keep_safety: Duration = Field(default=timedelta(days=14), title="a duration")
+    grace: Duration = Field(default=timedelta(days=1), title="a duration")
+
 
 class PlanSettings(Section):
     """What is backed up together, when, where to, and for how long."""
 
     schedule: Schedule | None = Field(default=None, title="a schedule")
     timezone: Timezone | None = Field(default=None, title="a time zone")
-    volumes: tuple[str, ...] = Field(title="a list of volumes", min_length=1)
+    volumes: tuple[str, ...] = Field(default=(), title="a list of volumes")
     stores: tuple[str, ...] = Field(title="a list of stores", min_length=1)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
     compression_level: Annotated[WholeNumber, Field(ge=1, le=22)] | None = None
     full_every: FullEveryValue = Field(default=FullEvery(timedelta(days=7)), title="a duration")
+    together: bool = False
+    pre: tuple[HookSettings, ...] = ()
+    post: tuple[HookSettings, ...] = ()
     keep: KeepSettings | None = None
+    drill: PlanDrillSettings = PlanDrillSettings()
+
+    def keep_in(self, store: str) -> KeepPolicy | None:
+        """Which of its snapshots are kept in a store; None: all of them."""
+        return self.keep.policy_of(store) if self.keep else None
+
+
+class RestoreSettings(Section):
+    """How a restore deals with services."""
+
+    healthy_within: Duration = Field(default=timedelta(minutes=5), title="a duration")
 
 
 class LogSettings(Section):
@@ -153,9 +169,13 @@ class Settings(BaseSettings):
     state_dir: AnyPath = Field(default=Path("/var/lib/backupd"), title="a directory")
     threads: WholeNumber = Field(default_factory=_cpus, ge=1, le=_MOST_THREADS)
     stores: Mapping[Name, StoreSettings] = Field(title="a store", min_length=1)
-    volumes: Mapping[Name, VolumeSettings] = Field(title="a volume", min_length=1)
+    volumes: Mapping[Name, VolumeSettings] = Field(default_factory=dict, title="a volume")
     encryption: EncryptionSettings = EncryptionSettings()
+    trust: TrustSettings = TrustSettings()
     plans: Mapping[PlanName, PlanSettings] = Field(default_factory=dict, title="a plan")
+    restore: RestoreSettings = RestoreSettings()
+    prune: PruneSettings = PruneSettings()
+    lock_wait: Duration = Field(default=timedelta(minutes=5), title="a duration")
     log: LogSettings = LogSettings()
 
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
@@ -174,9 +194,7 @@ class Settings(BaseSettings):
 
     def volume_spec(self, name: str) -> VolumeSpec:
         """A volume as the engines take it; UsageError if there is none of that name."""
-        volume = _entry(self.volumes, name, "volume")
-        path = str(volume.path) if volume.path else None
-        return VolumeSpec(name, volume.volume, path, volume.optional, volume.exclude)
+        return _entry(self.volumes, name, "volume").spec(name)
 
     def plan(self, name: str) -> Plan:
         """A plan as the operations take it; UsageError if there is none of that name."""
@@ -187,6 +205,11 @@ class Settings(BaseSettings):
             stores=plan.stores,
             compression=Compression(plan.compression, plan.compression_level),
             full_every=plan.full_every,
+            together=plan.together,
+            pre=hooks(plan.pre),
+            post=hooks(plan.post),
+            keep={store: policy for store in plan.stores if (policy := plan.keep_in(store)) is not None},
+            timezone=plan.timezone or "UTC",
         )
 
     @classmethod

@@ -16,8 +16,10 @@ def with_default_plan(tree: Any) -> Any:
     """`tree` with the plan `default`, all volumes to all stores, if it has no plans."""
     if not isinstance(tree, dict) or tree.get("plans", {}) != {}:
         return tree
-    volumes, stores = tree.get("volumes"), tree.get("stores")
-    if not (isinstance(volumes, dict) and volumes and isinstance(stores, dict) and stores):
+    volumes, stores = tree.get("volumes", {}), tree.get("stores")
+    if not (isinstance(volumes, dict) and isinstance(stores, dict) and stores):
+        return tree
+    if not (volumes or _labels_may_say(tree)):
         return tree
     return {**tree, "plans": {"default": {"volumes": list(volumes), "stores": list(stores)}}}
 
@@ -29,10 +31,17 @@ def broken(tree: Any) -> Iterator[Problem]:
     for name, store in _mappings(tree, "stores"):
         if store.get("type") == "s3":
             yield from _s3(("stores", name), store)
+    if tree.get("volumes", {}) == {} and not _labels_may_say(tree):
+        yield Problem(("volumes",), f"{'at least one' if 'volumes' in tree else 'a'} volume is missing")
     for name, volume in _mappings(tree, "volumes"):
         yield from _volume(("volumes", name), volume, tree.get("engine", "docker"))
     for name, plan in _mappings(tree, "plans"):
         yield from _plan(("plans", name), plan, tree)
+
+
+def _labels_may_say(tree: dict[str, Any]) -> bool:
+    """Whether labels of the Compose project's volumes can say what is backed up."""
+    return bool(tree.get("project")) and tree.get("engine", "docker") == "docker"
 
 
 def _mappings(tree: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -69,6 +78,9 @@ def _volume(key: Key, volume: dict[str, Any], engine: object) -> Iterator[Proble
 
 
 def _plan(key: Key, plan: dict[str, Any], tree: dict[str, Any]) -> Iterator[Problem]:
+    if plan.get("volumes", ()) in ((), []) and not _labels_may_say(tree):
+        what = "at least one volume" if "volumes" in plan else "a list of volumes"
+        yield Problem((*key, "volumes"), f"{what} is missing")
     for noun, table in (("volume", "volumes"), ("store", "stores")):
         if isinstance(tree.get(table), dict):
             yield from _references((*key, table), plan.get(table), noun, tree[table])
@@ -77,9 +89,21 @@ def _plan(key: Key, plan: dict[str, Any], tree: dict[str, Any]) -> Iterator[Prob
         yield Problem((*key, "compression_level"), "`compression: none` has no levels")
     elif codec == "gzip" and _as_int(level) > _HIGHEST_GZIP_LEVEL:
         yield Problem((*key, "compression_level"), "expected a level from 1 to 9 for gzip")
-    keep = plan.get("keep")
-    if isinstance(keep, dict) and not any(rule in keep for rule in _KEEP_RULES):
-        yield Problem((*key, "keep"), f"expected at least one of {', '.join(_KEEP_RULES)}")
+    if isinstance(plan.get("keep"), dict):
+        yield from _keep((*key, "keep"), plan["keep"], plan.get("stores"))
+
+
+def _keep(key: Key, keep: dict[str, Any], stores: Any) -> Iterator[Problem]:
+    missing = f"expected at least one of {', '.join(_KEEP_RULES)}"
+    own = dict(_mappings(keep, "stores"))
+    if not own and not any(rule in keep for rule in _KEEP_RULES):
+        yield Problem(key, missing)
+    for name, rules in own.items():
+        if isinstance(stores, list | tuple) and name not in stores:
+            guess = did_you_mean(name, [store for store in stores if isinstance(store, str)])
+            yield Problem((*key, "stores", name), f"the plan has no store {name!r}{guess}")
+        if not any(rule in rules for rule in _KEEP_RULES):
+            yield Problem((*key, "stores", name), missing)
 
 
 def _references(key: Key, names: Any, noun: str, known: dict[str, Any]) -> Iterator[Problem]:

@@ -6,7 +6,6 @@ A parser raises ValueError with the whole message. `format_*` is the inverse: wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -167,17 +166,6 @@ def _no_blank(value: str) -> str:
     if value != value.strip() or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
         raise ValueError("expected text without control characters, and without blanks at its ends")
     return value
-
-
-def refusing(available: tuple[str, ...], planned: frozenset[str]) -> Callable[[object], object]:
-    """A check that tells what is not available yet from what is merely wrong."""
-
-    def check(value: object) -> object:
-        if isinstance(value, str) and value in planned:
-            raise ValueError(f"{value!r} is not available in this version: use {' or '.join(available)}")
-        return value
-
-    return check
 
 
 Duration = Annotated[timedelta, PlainValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]

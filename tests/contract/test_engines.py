@@ -17,14 +17,16 @@ import pytest
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import MIB, TarReport, Volume, VolumeSpec
 from backupd.ports import Engine
-from tests.support.engines import EngineUnderTest
+from tests.support.engines import EngineUnderTest, opened_up
 from tests.support.trees import Entry, awkward_tree, describe
 
 
-def read(engine: Engine, volume: Volume, exclude: Sequence[str] = ()) -> tuple[bytes, TarReport]:
+def read(
+    engine: Engine, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = ""
+) -> tuple[bytes, TarReport]:
     stream = bytearray()
     buffer = memoryview(bytearray(MIB))
-    with engine.tar_out(volume, exclude) as output:
+    with engine.tar_out(volume, exclude, subdirectory) as output:
         while count := output.readinto(buffer):
             stream += buffer[:count]
         return bytes(stream), output.finish()
@@ -168,6 +170,16 @@ class TestSubdirectory:
         with pytest.raises(SourceError, match="not a path within"):
             engine.engine.tar_in(volume, name)
 
+    def test_is_read_as_if_it_were_the_volume(self, engine: EngineUnderTest) -> None:
+        volume, root = engine.new()
+        (root / "a" / "b").mkdir(parents=True)
+        (root / "a" / "b" / "file").write_text("x")
+        (root / "beside").write_text("y")
+        stream, _ = read(engine.engine, volume, subdirectory="a")
+        assert sorted(name.rstrip("/") for name in names(stream)) == [".", "./b", "./b/file"]
+        with pytest.raises(SourceError):
+            read(engine.engine, volume, subdirectory="../x")
+
     def test_is_left_out_of_backups(self, engine: EngineUnderTest) -> None:
         volume, root = engine.new()
         for name in (".backupd-restore-1", ".backupd-old-1", "kept/.backupd-old-1", ".other"):
@@ -236,6 +248,20 @@ class TestMissing:
         with pytest.raises(VolumeMissing):
             engine.engine.find(spec)
 
+    def test_what_is_used_is_not_removed(
+        self, engine: EngineUnderTest, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        volume, root = engine.new()
+        if engine.name == "mounted":
+            (root / "file").touch()
+        else:
+            run_container = request.getfixturevalue("run_container")
+            image = request.getfixturevalue("helper_image")
+            run_container(image, ["true"], volumes=[f"{volume.source}:/x"]).wait()
+        with pytest.raises(SourceError, match=r"cannot remove|remove volume"):
+            engine.engine.remove(volume)
+        assert engine.engine.inspect(volume) is not None
+
     def test_inspect_and_create(self, engine: EngineUnderTest, tmp_path: Path) -> None:
         if engine.name == "mounted":
             volume = Volume(name="v", kind="directory", source=str(tmp_path / "new/directory"))
@@ -255,6 +281,10 @@ class TestMissing:
             engine.engine.create(volume)
             engine.engine.create(volume)
             assert engine.engine.inspect(volume) == volume
+            engine.engine.remove(volume)
+            assert engine.engine.inspect(volume) is None
+            engine.engine.remove(volume)
+            engine.engine.create(volume)
         finally:
             place = engine.place(volume)
             if engine.name != "mounted":
@@ -271,11 +301,8 @@ class TestTrouble:
         volume, root = engine.new()
         (root / "f").touch()
         with socket.socket(socket.AF_UNIX) as server:
-            os.chdir(root)  # the path would be too long for an address
-            try:
+            with contextlib.chdir(root):  # the path would be too long for an address
                 server.bind("s")
-            finally:
-                os.chdir("/")
         stream, report = read(engine.engine, volume)
         assert names(stream) == [".", "./f"]
         if engine.flavour == "gnu":
@@ -300,7 +327,7 @@ class TestTrouble:
                 output.finish()  # a known loss: it does not notice
                 return
             report = output.finish()
-        assert report == TarReport(1, ("a-big: file changed as we read it",))
+        assert report == TarReport(1, ("a-big: file changed as we read it",), 1)
         assert "./b/c" in names(bytes(stream))
 
     def test_file_that_shrinks(self, engine: EngineUnderTest) -> None:
@@ -414,6 +441,63 @@ class TestScript:
         volume, _ = engine.new()
         with pytest.raises(SourceError, match="exit code 7"):
             engine.engine.run_script(volume, "exit 7")
+
+
+class TestProgram:
+    """Python programs, and the room that they have for copies."""
+
+    LOOK = (
+        "import os, sys\n"
+        "root, scratch = sys.argv[1:]\n"
+        "text = open(os.path.join(root, 'private')).read()\n"
+        "open(os.path.join(scratch, 'copy'), 'w').write(text)\n"
+        "os.chown(os.path.join(scratch, 'copy'), 5, 6)\n"
+        "if os.fork() == 0:\n"
+        "    os.setgid(998), os.setuid(999)\n"
+        "    open(os.path.join(root, 'own', 'new'), 'w').close()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "print(text, os.listdir(scratch))\n"
+    )
+
+    FAIL = "import sys; print('no\\nthe reason', file=sys.stderr); sys.exit(3)"
+
+    def test_rights(self, engine: EngineUnderTest) -> None:
+        volume, root = engine.new()
+        (root / "private").write_text("é")
+        (root / "private").chmod(0o600)
+        os.chown(root / "private", 999, 998)
+        (root / "own").mkdir(0o700)
+        if engine.name == "mounted":
+            opened_up(root)
+        os.chown(root / "own", 999, 998)
+        with engine.engine.scratch() as scratch:
+            if engine.flavour == "busybox":
+                with pytest.raises(SourceError, match="no python3"):
+                    engine.engine.run_python(["-c", self.LOOK], volume, scratch)
+                return
+            assert engine.engine.run_python(["-I", "-c", self.LOOK], volume, scratch) == "é ['copy']\n"
+            stream, _ = read(engine.engine, scratch)
+            assert names(stream) == [".", "./copy"]
+            copy = engine.place(scratch) / "copy"
+            assert (copy.read_text(), copy.stat().st_uid, copy.stat().st_gid) == ("é", 5, 6)
+        assert engine.engine.inspect(scratch) is None
+        assert ((root / "own/new").stat().st_uid, (root / "own/new").stat().st_gid) == (999, 998)
+
+    def test_failure_has_the_last_line(self, engine: EngineUnderTest) -> None:
+        if engine.flavour == "busybox":
+            return  # see above
+        volume, _ = engine.new()
+        with engine.engine.scratch() as scratch, pytest.raises(SourceError, match="the reason"):
+            engine.engine.run_python(
+                ["-c", "import sys; print('no\\nthe reason', file=sys.stderr); sys.exit(3)"], volume, scratch
+            )
+
+    def test_scratch_is_removed_after_trouble(self, engine: EngineUnderTest) -> None:
+        with pytest.raises(KeyboardInterrupt), engine.engine.scratch() as scratch:  # noqa: PT012
+            assert engine.engine.inspect(scratch) is not None
+            raise KeyboardInterrupt
+        assert engine.engine.inspect(scratch) is None
 
 
 def test_tool(engine: EngineUnderTest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from backupd.model import MIB, Volume, VolumeSpec
 
 # Linux, include/uapi/linux/capability.h
 BITS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "FOWNER": 3, "FSETID": 4, "MKNOD": 27, "SETFCAP": 31}
+BITS |= {"SETGID": 6, "SETUID": 7}
+COPYING = {"CHOWN", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID"}
 READING = {"DAC_READ_SEARCH"}
 WRITING = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"}
 
@@ -94,3 +97,37 @@ def test_every_capability_of_a_restore_is_needed(
     monkeypatch.setattr("backupd.engine.docker.engine.WRITING", sorted(WRITING - {missing}))
     with pytest.raises(SourceError):
         docker_engine.run_script(volume, f"set -e; {needs[missing]}")
+
+
+def test_program(docker_engine: DockerEngine, volume: Volume) -> None:
+    with docker_engine.scratch() as scratch:
+        status = docker_engine.run_python(["-c", "print(open('/proc/self/status').read())"], volume, scratch)
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == sum(1 << BITS[name] for name in COPYING)
+    assert fields["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("missing", sorted(COPYING))
+def test_every_capability_of_a_program_is_needed(
+    docker_engine: DockerEngine,
+    volume: Volume,
+    volume_root: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+) -> None:
+    private = volume_root(volume.source) / "private"
+    private.write_text("x")
+    private.chmod(0o600)
+    os.chown(private, 5, 6)
+    needs = {
+        "CHOWN": "os.chown('/scratch', 5, 6)",
+        "DAC_READ_SEARCH": "open('private').read()",
+        "FOWNER": "os.utime('private', (1, 1))",
+        "SETGID": "os.setgid(6)",
+        "SETUID": "os.setuid(5)",
+    }
+    with docker_engine.scratch() as scratch:
+        docker_engine.run_python(["-c", f"import os; {needs[missing]}"], volume, scratch)
+        monkeypatch.setattr("backupd.engine.docker.engine.COPYING", sorted(COPYING - {missing}))
+        with pytest.raises(SourceError, match=r"not permitted|denied"):
+            docker_engine.run_python(["-c", f"import os; {needs[missing]}"], volume, scratch)

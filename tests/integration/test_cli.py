@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ import pytest
 from msgspec import structs
 
 from backupd.repository import RepositoryConfig
-from backupd.repository.manifest import decode, encode
+from backupd.repository.documents import decode, encode
 from tests.support.cli import Cli
 from tools.fingerprint import differences, fingerprint
 
@@ -130,9 +131,9 @@ def test_what_is_not_a_repository_is_left_alone(cli: Cli, tmp_path: Path) -> Non
 def test_newer_format_is_refused(cli: Cli, tmp_path: Path) -> None:
     cli.run("backup")
     config = tmp_path / "backups" / "backupd.json"
-    config.write_bytes(encode(structs.replace(decode(config.read_bytes(), RepositoryConfig, "config"), format=2)))
+    config.write_bytes(encode(structs.replace(decode(config.read_bytes(), RepositoryConfig, "config"), format=3)))
     for arguments in (("list",), ("backup",), ("restore", "latest", "--yes")):
-        assert "format 2" in cli.error(*arguments, code=10)
+        assert "format 3" in cli.error(*arguments, code=10)
 
 
 def test_damage_reaches_nobody(cli: Cli, volume: Path, tmp_path: Path) -> None:
@@ -172,31 +173,31 @@ def test_options_of_everywhere_may_stand_before_the_command(cli: Cli) -> None:
     assert "configuration: " in cli.run("-v", "list").stderr
 
 
-def test_restore_asks_on_a_terminal(cli: Cli, volume: Path) -> None:
+def test_restore_askson_a_terminal(cli: Cli, volume: Path) -> None:
     cli.run("backup")
     (volume / "notes.txt").unlink()
     for answer, code in ((b"n\n", 130), (b"y\n", 0)):
-        screen, status = _on_a_terminal(cli, answer, "restore", "latest", "--no-safety-snapshot")
+        screen, status = on_a_terminal(cli, answer, "restore", "latest", "--no-safety-snapshot")
         assert "Restore? [y/N]" in screen
         assert status == code, screen
         assert (volume / "notes.txt").exists() is (code == 0)
 
 
-def _on_a_terminal(cli: Cli, answer: bytes, *arguments: str) -> tuple[str, int]:
-    """Run with a terminal, type `answer` when asked; the screen and the exit code."""
+def on_a_terminal(cli: Cli, answer: bytes, *arguments: str) -> tuple[str, int]:
+    """Run with a terminal, type a line of `answer` each time it asks; the screen and the exit code."""
     master, slave = pty.openpty()
     process = subprocess.Popen(cli.command(*arguments), env=cli.env(), stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
-    screen = b""
+    screen, asked, answers = b"", 0, answer.splitlines(keepends=True)
     while select.select([master], [], [], 60)[0]:
         try:
             data = os.read(master, 65536)
         except OSError:  # the other end is closed
             break
         screen += data
-        if b"[y/N]" in screen and answer:
-            os.write(master, answer)
-            answer = b""
+        if answers and screen.count(b"[y/N]") > asked:
+            asked += 1
+            os.write(master, answers.pop(0))
     os.close(master)
     return screen.decode(), process.wait()
 
@@ -239,7 +240,7 @@ def test_json_is_the_only_thing_on_stdout(cli: Cli) -> None:
 
 
 def test_completion_is_offered(cli: Cli) -> None:
-    result = subprocess.run(
-        cli.command("--show-completion", "bash"), env=cli.env(), capture_output=True, text=True, check=False
-    )
+    # It looks at the shell that it was called from; `true` keeps bash from making way for it.
+    script = f"{shlex.join(cli.command('--show-completion'))}; true"
+    result = subprocess.run(["bash", "-c", script], env=cli.env(), capture_output=True, text=True, check=False)
     assert "backupd" in result.stdout

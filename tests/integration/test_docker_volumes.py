@@ -114,6 +114,12 @@ class TestDirectories:
             output.finish()
             target.finish()
         assert (tmp_path / "to/deep/f").read_text() == "x"
+        with pytest.raises(SourceError, match="cannot remove"):
+            engine.remove(copy)
+        (tmp_path / "to/deep/f").unlink()
+        engine.remove(copy)
+        engine.remove(copy)
+        assert not (tmp_path / "to/deep").exists()
 
     def test_directory_of_the_mounted_engine(self, engine: DockerEngine) -> None:
         with pytest.raises(SourceError, match="mounted engine"):

@@ -33,7 +33,7 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 
 
 def test_options_of_restore_are_in_the_readme_or_its_help() -> None:
-    for option in ("--path", "--into", "--to-dir", "--dry-run"):
+    for option in ("--path", "--into", "--to-dir", "--dry-run", "--force", "--no-stop", "--timeout", "--no-rollback"):
         assert option in README
 
 

@@ -240,6 +240,12 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnd
     assert under_test.leftovers() == []
 
 
+def opened_up(directory: Path) -> None:
+    """Let every user come at what is in a directory made by pytest, as they can in a container."""
+    for path in list(directory.parents)[:3]:
+        path.chmod(0o711)
+
+
 def _mounted(engine: MountedEngine, tmp_path: Path) -> EngineUnderTest:
     def make() -> Volume:
         path = tmp_path / f"volume-{uuid.uuid4().hex[:8]}"

@@ -54,7 +54,7 @@ class Recipe:
 
 RECIPES = {
     "alpine": Recipe(packages=("busybox-static",), busybox=True, alias="alpine:latest", dockerfile=('CMD ["sh"]',)),
-    "helper": Recipe(packages=(*TOOLS, "attr", "acl", "libcap2-bin"), dockerfile=('CMD ["sh"]',)),
+    "helper": Recipe(packages=(*TOOLS, "attr", "acl", "libcap2-bin", "python3"), dockerfile=('CMD ["sh"]',)),
     "postgres": Recipe(
         packages=(*TOOLS, "bash", "postgresql"),
         entrypoint="postgres.sh",

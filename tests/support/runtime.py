@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backupd.backup import BackupResult, back_up
+from backupd.consistency import Consistency
 from backupd.engine import MountedEngine
 from backupd.model import Compression, FullEvery, Plan, VolumeSpec
 from backupd.ports import Engine, Store
+from backupd.recovery import GUIDE, SCRIPT
 from backupd.repository import Manifest, Repository
 from backupd.restore import RestoreRequest, RestoreResult, plan_restore, restore
 from backupd.runtime import Runtime
@@ -76,6 +78,7 @@ def make_runtime(state: Path, engine: Engine | None = None, clock: TickingClock 
         host="testhost",
         program="backupd test",
         state=state,
+        strategies=Consistency(),
     )
 
 
@@ -114,6 +117,8 @@ class Place:
     names: tuple[str, ...] = ("data",)
     optional: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    consistency: str = "auto"
+    together: bool = False
     compression: Compression = field(default_factory=Compression)
     full_every: FullEvery = field(default_factory=FullEvery)
 
@@ -130,7 +135,15 @@ class Place:
         return self.base / "volumes" / name
 
     def spec(self, name: str = "data") -> VolumeSpec:
-        return VolumeSpec(name, path=str(self.root(name)), optional=name in self.optional, exclude=self.exclude)
+        said = {"consistency"} if self.consistency != "auto" else set()
+        return VolumeSpec(
+            name,
+            path=str(self.root(name)),
+            optional=name in self.optional,
+            exclude=self.exclude,
+            consistency=self.consistency,  # type: ignore[arg-type]
+            said=frozenset(said),
+        )
 
     @property
     def plan(self) -> Plan:
@@ -140,13 +153,14 @@ class Place:
             tuple(store.name for store in self.stores),
             self.compression,
             self.full_every,
+            self.together,
         )
 
     def backup(self) -> BackupResult:
         return back_up(self.plan, self.runtime, self.stores)
 
     def repository(self, number: int = 0) -> Repository:
-        return Repository.open(self.stores[number], threads=2)
+        return Repository.open(self.stores[number], threads=2, security=self.runtime.security)
 
     def restore(self, manifest: Manifest, number: int = 0, **request: object) -> RestoreResult:
         wanted = RestoreRequest(**request)  # type: ignore[arg-type]
@@ -166,4 +180,5 @@ def put(store: Store, key: str, data: bytes) -> None:
 
 
 def stored(store: Store) -> dict[str, bytes]:
-    return {info.key: store.read(info.key) for info in store.list()}
+    """What a store holds, but for the means of recovery, which are no part of any snapshot."""
+    return {info.key: store.read(info.key) for info in store.list() if info.key not in (SCRIPT, GUIDE)}

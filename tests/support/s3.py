@@ -121,8 +121,8 @@ def make_s3_store() -> Iterator[Callable[..., S3Store]]:
     """Makes S3 stores on a server, in a fresh prefix unless told otherwise, that are closed after the test."""
     made: list[S3Store] = []
 
-    def make(server: S3Server, **changes: Any) -> S3Store:
-        store = S3Store("test", server.options(**changes))
+    def make(server: S3Server, findings: Path | None = None, **changes: Any) -> S3Store:
+        store = S3Store("test", server.options(**changes), findings)
         made.append(store)
         return store
 

@@ -12,12 +12,13 @@ import pytest
 
 from backupd.engine import MountedEngine
 from backupd.errors import LockedError, SourceError
-from backupd.journal import Journal, RestoreAct
-from backupd.lock import volume_lock
+from backupd.journal import HoldAct, Journal, RestoreAct
+from backupd.lock import service_lock, volume_lock
 from backupd.model import Volume
 from backupd.recover import recover
 from backupd.restore import Swap
 from tests.support.runtime import BEGIN, Place, fill
+from tests.support.staged_services import FakeServices, a_service
 from tools.fingerprint import differences, fingerprint
 
 
@@ -177,4 +178,125 @@ class TestRecover:
         engine = MountedEngine()
         engine.name = "docker"
         assert recover(replace(place.runtime, engine=engine)) == []
+        assert len(recover(place.runtime)) == 1
+
+
+class TestRecoverServices:
+    """Volumes first, then the services that a dead process had stopped."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        place = Place(tmp_path)
+        fill(place.root())
+        return place
+
+    @pytest.fixture
+    def services(self, place: Place) -> FakeServices:
+        place.runtime.engine.services = FakeServices()
+        return place.runtime.engine.services
+
+    def held(self, place: Place, name: str, paused: bool = False) -> None:
+        hold = HoldAct(service=f"id-{name}", name=name, how="stop", paused=paused)
+        Journal(place.runtime.state).begin(hold, place.clock.now())
+
+    def swapping(self, place: Place, *, decided: bool, under: bool = False) -> Swap:
+        """A restore that died between two renames."""
+        found = place.runtime.engine.find(place.spec())
+        swap = Swap(place.runtime.engine, found, "x-1")
+        journal = Journal(place.runtime.state)
+        number = journal.begin(RestoreAct(volume=found, swap="x-1", keep_old=False, under=under), place.clock.now())
+        swap.prepare()
+        (place.root() / swap.staging / "new").touch()
+        swap.ready()
+        (place.root() / ".backupd-restore-x-1" / "old-root").mkdir()
+        (place.root() / ".backupd-restore-x-1" / "state").write_text("moving-old\n")
+        journal.decide([number], forward=decided)
+        return swap
+
+    @pytest.mark.parametrize("decided", [True, False])
+    def test_a_service_that_was_started_meanwhile_is_stopped_first(
+        self, place: Place, services: FakeServices, decided: bool
+    ) -> None:
+        root = str(place.root())
+        services.add(a_service("db", root), a_service("web", root, depends_on=("db",)), a_service("new", root))
+        self.swapping(place, decided=decided)
+        self.held(place, "web")
+        self.held(place, "db")
+        seen = []
+        services.before = lambda act: seen.append((place.root() / "new").exists()) if act.startswith("start") else None
+        outcomes = [(item.subject, item.outcome.split(",")[0].split()[-1]) for item in recover(place.runtime)]
+        assert outcomes[0] == (f"directory {root}", "finished" if decided else "undone")
+        assert sorted(outcomes[1:]) == [(f"container {name}", "again") for name in ("db", "new", "web")]
+        assert sorted(services.acts[:3]) == ["stop db", "stop new", "stop web"]
+        assert services.acts.index("stop web") < services.acts.index("stop db")
+        assert services.acts.index("start db") < services.acts.index("start web")
+        assert seen == [decided] * 3
+        assert recover(place.runtime) == []
+
+    def test_settled_volumes_need_no_stop(self, place: Place, services: FakeServices) -> None:
+        services.add(a_service("db", str(place.root())))
+        swap = self.swapping(place, decided=True)
+        swap.swap()
+        self.held(place, "db")
+        recover(place.runtime)
+        assert services.acts == ["start db"]
+
+    def test_a_restore_under_running_containers(self, place: Place, services: FakeServices) -> None:
+        services.add(a_service("db", str(place.root())))
+        self.swapping(place, decided=True, under=True)
+        recover(place.runtime)
+        assert services.acts == []
+
+    def test_paused_again(self, place: Place, services: FakeServices) -> None:
+        services.add(a_service("db", state="exited"))
+        self.held(place, "db", paused=True)
+        assert [item.outcome for item in recover(place.runtime)] == ["is as it was, paused"]
+        assert services.state("db") == "paused"
+
+    def test_killed_before_a_paused_one_was_stopped(self, place: Place, services: FakeServices) -> None:
+        services.add(a_service("db", state="paused"))
+        self.held(place, "db", paused=True)
+        assert [item.outcome for item in recover(place.runtime)] == ["is paused"]
+        assert services.acts == []
+        assert recover(place.runtime) == []
+
+    def test_one_that_others_wait_for_and_that_is_not_well(self, place: Place, services: FakeServices) -> None:
+        services.add(a_service("db", state="exited"), a_service("web", depends_on=("db",), state="exited"))
+        services.fails = lambda service: "exits" if service.name == "db" else ""
+        self.held(place, "web")
+        self.held(place, "db")
+        assert len(recover(place.runtime)) == 2
+        assert services.acts == ["start db", "start web"]
+        assert "db is not running" in place.notes[-1]
+
+    def test_services_of_a_volume_that_is_neither_old_nor_new_stay_down(
+        self, place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        services.add(a_service("db", str(place.root()), state="exited"), a_service("cache", state="exited"))
+        self.swapping(place, decided=True)
+        self.held(place, "db")
+        self.held(place, "cache")
+
+        def fail(swap: Swap, **options: object) -> None:
+            raise SourceError("no helper")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Swap, "complete", fail)
+            with pytest.raises(SourceError, match="no helper"):
+                recover(place.runtime)
+        assert services.acts == ["start cache"]
+        recover(place.runtime)
+        assert services.acts == ["start cache", "start db"]
+
+    def test_one_that_is_gone(self, place: Place, services: FakeServices) -> None:
+        self.held(place, "db")
+        assert "is gone" in recover(place.runtime)[0].outcome
+        assert recover(place.runtime) == []
+
+    def test_what_a_live_process_holds_is_left_to_it(self, place: Place, services: FakeServices) -> None:
+        services.add(a_service("db", state="exited"))
+        self.held(place, "db")
+        with service_lock(place.runtime.locks, services.all["id-db"]):
+            assert recover(place.runtime) == []
+        assert services.acts == []
         assert len(recover(place.runtime)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from backupd.archive import ChunkerParameters
 from backupd.errors import IntegrityError, ObjectExists
+from backupd.lease import Lease
+from backupd.model import KeepPolicy
 from backupd.replicate import Holding, copy_snapshot, lagging, look
-from backupd.repository import Repository
+from backupd.repository import Manifest, Repository
 from backupd.stores.memory import MemoryStore
 from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
 
@@ -29,30 +32,52 @@ def empty(name: str = "copy") -> Repository:
     )
 
 
+def copy(place: Place, manifest: Manifest, target: Repository, progress: RecordingProgress) -> None:
+    with place.runtime.leases(target.store).shared("copy") as lease:
+        copy_snapshot(manifest, place.repository(), target, lease, progress)
+
+
 def test_lagging_is_what_is_missing(place: Place) -> None:
     manifests = [place.backup().manifest for _ in range(3)]
-    holding = look(place.repository(), "nightly")
+    lease = Lease(place.stores[0], place.clock, "", None)  # type: ignore[arg-type]  # nothing is written
+    holding = look(place.repository(), place.plan, lease, place.clock)
     assert [manifest.id for manifest in holding.manifests] == [manifest.id for manifest in reversed(manifests)]
     target = empty()
 
     def owed(*held: int) -> list[int]:
-        mine = Holding(target, tuple(manifests[number] for number in sorted(held, reverse=True)))
+        mine = Holding(target, lease, tuple(manifests[number] for number in sorted(held, reverse=True)))
         return [manifests.index(manifest) for manifest in lagging(mine, [holding, mine])]
 
     assert owed() == [0, 1, 2]
     assert owed(0) == [1, 2]
     assert owed(1) == [0, 2]
     assert owed(0, 1, 2) == []
-    assert look(place.repository(), "weekly").manifests == ()
+    assert look(place.repository(), replace(place.plan, name="weekly"), lease, place.clock).manifests == ()
+
+
+def test_what_a_store_does_not_keep_is_not_brought_back(place: Place) -> None:
+    manifests = [place.backup().manifest for _ in range(4)]
+    lease = Lease(place.stores[0], place.clock, "", None)  # type: ignore[arg-type]  # nothing is written
+    holding = look(place.repository(), place.plan, lease, place.clock)
+    plan = replace(place.plan, keep={"copy": KeepPolicy(last=2)})
+
+    def owed(*held: int) -> list[int]:
+        target = replace(look(empty(), plan, lease, place.clock), manifests=tuple(manifests[n] for n in held))
+        return [manifests.index(manifest) for manifest in lagging(target, [holding])]
+
+    assert owed() == [2, 3]
+    assert owed(2) == [3]
+    assert owed(3) == [2]
+    assert owed(3, 2) == []
 
 
 def test_what_is_there_is_not_sent_again(place: Place) -> None:
     manifest = place.backup().manifest
     target = empty()
-    copy_snapshot(manifest, place.repository(), target, progress := RecordingProgress())
+    copy(place, manifest, target, progress := RecordingProgress())
     sent = progress.advanced
     assert sent == sum(ref.size for ref in manifest.archives[0].objects)
-    copy_snapshot(manifest, place.repository(), target, progress)
+    copy(place, manifest, target, progress)
     assert progress.advanced == sent
     assert progress.open == 0
     assert {key for key in stored(target.store) if key != "backupd.json"} == {
@@ -65,7 +90,7 @@ def test_an_incremental_snapshot_brings_all_that_it_needs(place: Place) -> None:
     (place.root() / "zz").write_text("x")
     later = place.backup().manifest
     target = empty()
-    copy_snapshot(later, place.repository(), target, RecordingProgress())
+    copy(place, later, target, RecordingProgress())
     place.stores = [target.store]
     before = place.prints()
     place.restore(later)
@@ -92,7 +117,7 @@ def test_another_process_copies_the_same(place: Place, monkeypatch: pytest.Monke
         return stat(key)
 
     monkeypatch.setattr(target.store, "stat", late)
-    copy_snapshot(manifest, place.repository(), target, RecordingProgress())
+    copy(place, manifest, target, RecordingProgress())
     assert target.load(manifest.id) == manifest
 
 
@@ -103,7 +128,7 @@ def test_damage_is_not_copied(place: Place) -> None:
     put(place.stores[0], key, data[:-1] + bytes([data[-1] ^ 1]))
     target = empty()
     with pytest.raises(IntegrityError):
-        copy_snapshot(manifest, place.repository(), target, RecordingProgress())
+        copy(place, manifest, target, RecordingProgress())
     assert stored(target.store).keys() == {"backupd.json"}
 
 
@@ -112,4 +137,4 @@ def test_a_different_manifest_of_that_id(place: Place) -> None:
     target = empty()
     target.commit(msgspec.structs.replace(manifest, time=manifest.time + timedelta(1)))
     with pytest.raises(ObjectExists):
-        copy_snapshot(manifest, place.repository(), target, RecordingProgress())
+        copy(place, manifest, target, RecordingProgress())

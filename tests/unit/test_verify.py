@@ -14,7 +14,7 @@ from backupd.archive.index import ChunkRef
 from backupd.backup import back_up
 from backupd.model import Compression
 from backupd.repository import Manifest, ObjectRef, Repository
-from backupd.repository.manifest import encode
+from backupd.repository.documents import encode
 from backupd.verify import Finding, Verifier
 from tests.support.runtime import Place, RecordingProgress, put
 

@@ -29,14 +29,15 @@ def find_consumers(api: docker.APIClient, volume: Volume, own_id: str | None) ->
         for container in api.containers(all=True, filters={"status": ALIVE}):
             if container["Id"] == own_id or JOB_LABEL in (container.get("Labels") or {}):
                 continue
-            mounts = [mount for mount in container.get("Mounts") or () if _uses(mount, volume, place)]
+            mounts = [mount for mount in container.get("Mounts") or () if uses(mount, volume, place)]
             if mounts:
                 writable = any(mount.get("RW", True) for mount in mounts)
                 found.append(Consumer(container["Names"][0].lstrip("/"), _image(api, container), writable))
     return sorted(found, key=lambda consumer: consumer.name)
 
 
-def _uses(mount: dict[str, Any], volume: Volume, place: str | None) -> bool:
+def uses(mount: dict[str, Any], volume: Volume, place: str | None) -> bool:
+    """Whether a mount is of the volume, which lies at `place` on the host."""
     if volume.kind == "volume" and mount.get("Type") == "volume":
         return bool(mount.get("Name") == volume.source)
     source = mount.get("Source") or ""

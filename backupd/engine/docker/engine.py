@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import posixpath
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from docker.types import Mount
 
 from backupd.engine.docker.consumers import find_consumers
-from backupd.engine.docker.helper import DATA, PIPES, READING, WRITING, Helper, HelperSpec
+from backupd.engine.docker.helper import COPYING, DATA, READING, SCRATCH, WRITING, Helper, HelperSpec
 from backupd.engine.docker.jobs import AttachInput, AttachOutput, PipeInput, PipeOutput
-from backupd.engine.docker.leftovers import remove_helpers
+from backupd.engine.docker.leftovers import remove_helpers, remove_volumes
 from backupd.engine.docker.options import DockerOptions
-from backupd.engine.docker.scripts import IN_BY_ATTACH, IN_BY_PIPE, OUT_BY_ATTACH, OUT_BY_PIPE
+from backupd.engine.docker.sandbox import DockerSandbox, remove_sandboxes
+from backupd.engine.docker.scripts import IN_BY_ATTACH, IN_BY_PIPE, OUT_BY_ATTACH, OUT_BY_PIPE, PIPE
+from backupd.engine.docker.services import DockerServices
 from backupd.engine.docker.surroundings import Said, Surroundings
-from backupd.engine.docker.volumes import create_volume, find_volume, inspect_volume
-from backupd.engine.docker.workspace import PIPE_NAME
+from backupd.engine.docker.volumes import (
+    create_volume,
+    data_mount,
+    find_volume,
+    inspect_volume,
+    remove_volume,
+    scratch_volume,
+    volumes_of,
+)
 from backupd.engine.tarcommand import create_command, extract_command, refuse_outside
 from backupd.engine.verdict import Complaints, refuse_death
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
-
-PIPE = f"{PIPES}/{PIPE_NAME}"
+from backupd.services import Services
 
 
 class DockerEngine:
@@ -33,6 +44,7 @@ class DockerEngine:
     def __init__(self, options: DockerOptions) -> None:
         self._surroundings = Surroundings(options)
         self.options = options
+        self.services: Services = DockerServices(self._surroundings)
 
     def find(self, spec: VolumeSpec) -> Volume:
         """See Engine."""
@@ -46,12 +58,16 @@ class DockerEngine:
             )
         return volume
 
+    def volumes(self) -> Sequence[Volume]:
+        """See Engine."""
+        return volumes_of(self._surroundings.api, self.options.project) if self.options.project else ()
+
     def inspect(self, volume: Volume) -> Volume | None:
         """See Engine."""
         if volume.kind == "volume":
             return inspect_volume(self._surroundings.api, volume.name, volume.source)
         try:
-            said = self._run(["sh", "-c", f"[ -d {DATA} ]"], (_data_mount(volume, read_only=True),))
+            said = self._run(["sh", "-c", f"[ -d {DATA} ]"], (data_mount(volume, read_only=True),))
         except VolumeMissing:
             return None
         return volume if said.exit_code == 0 else None
@@ -70,6 +86,23 @@ class DockerEngine:
             if self._surroundings.run(spec).exit_code != 0:
                 raise SourceError(f"cannot create {volume}: it exists and is not a directory")
 
+    def remove(self, volume: Volume) -> None:
+        """See Engine."""
+        if volume.kind == "volume":
+            remove_volume(self._surroundings.api, volume)
+        elif self.inspect(volume) is not None:
+            parent, name = posixpath.split(posixpath.normpath(volume.source))
+            spec = HelperSpec(
+                self._surroundings.image(),
+                ["rmdir", "--", f"{DATA}/{name}"],
+                (Mount(target=DATA, source=parent, type="bind"),),
+                capabilities=WRITING,
+                labels=self._surroundings.labels(),
+            )
+            said = self._surroundings.run(spec)
+            if said.exit_code != 0:
+                raise SourceError(f"cannot remove {volume}: {said.last_line or f'exit code {said.exit_code}'}")
+
     def consumers(self, volume: Volume) -> Sequence[Consumer]:
         """See Engine."""
         own = self._surroundings.own
@@ -79,12 +112,13 @@ class DockerEngine:
         """See Engine."""
         return self._surroundings.tar().tool
 
-    def tar_out(self, volume: Volume, exclude: Sequence[str] = ()) -> PipeOutput | AttachOutput:
+    def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> PipeOutput | AttachOutput:
         """See Engine."""
-        tar = create_command(self._surroundings.tar(), DATA, exclude)
+        refuse_outside(subdirectory)
+        tar = create_command(self._surroundings.tar(), f"{DATA}/{subdirectory}".rstrip("/"), exclude)
         what, nonce, job = f"reading {volume}", uuid.uuid4().hex, uuid.uuid4().hex
         complaints = Complaints(self.tool().flavour, "out")
-        mounts = (_data_mount(self._existing(volume), read_only=True),)
+        mounts = (data_mount(self._existing(volume), read_only=True),)
         if not self._surroundings.pipes_work():
             helper = self._helper(job, ["sh", "-c", OUT_BY_ATTACH, "sh", nonce, *tar], mounts, READING)
             return AttachOutput(what, nonce, helper, complaints)
@@ -99,7 +133,7 @@ class DockerEngine:
         tar = extract_command(flavour, target)
         what, nonce, job = f"writing {volume}", uuid.uuid4().hex, uuid.uuid4().hex
         complaints = Complaints(flavour, "in")
-        mounts = (_data_mount(self._existing(volume), read_only=False),)
+        mounts = (data_mount(self._existing(volume), read_only=False),)
         if not self._surroundings.pipes_work():
             command = ["sh", "-c", IN_BY_ATTACH, "sh", nonce, target, *tar]
             return AttachInput(what, nonce, self._helper(job, command, mounts, WRITING, stdin=True), complaints)
@@ -109,20 +143,51 @@ class DockerEngine:
 
     def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
         """See Engine."""
-        mount = _data_mount(self._existing(volume), read_only=False)
+        mount = data_mount(self._existing(volume), read_only=False)
         said = self._run(["sh", "-c", script, "sh", *arguments], (mount,), WRITING)
         refuse_death(f"script on {volume}", said.exit_code, out_of_memory=said.out_of_memory)
         if said.exit_code != 0:
             raise SourceError(f"script on {volume}: {said.last_line or f'exit code {said.exit_code}'}")
         return said.stdout.decode(errors="surrogateescape")
 
+    def scratch(self) -> AbstractContextManager[Volume]:
+        """See Engine: a volume of Docker's default driver."""
+        return scratch_volume(self._surroundings.api, self._surroundings.labels())
+
+    def run_python(self, arguments: Sequence[str], volume: Volume, scratch: Volume) -> str:
+        """See Engine."""
+        mounts = (
+            data_mount(self._existing(volume), read_only=False),
+            Mount(target=SCRATCH, source=self._existing(scratch).source, type="volume", no_copy=True),
+        )
+        try:
+            said = self._run(["python3", *arguments, DATA, SCRATCH], mounts, COPYING)
+        except SourceError as exc:
+            if "executable file not found" not in str(exc):
+                raise
+            raise SourceError(
+                "the helper image has no python3, which copies SQLite databases",
+                hint="set docker.helper_image to an image with python3 and tar, such as backupd's own",
+            ) from exc
+        refuse_death(f"program on {volume}", said.exit_code, out_of_memory=said.out_of_memory)
+        if said.exit_code != 0:
+            raise SourceError(f"{volume}: {said.last_line or f'a program ended with exit code {said.exit_code}'}")
+        return said.stdout.decode()
+
     def remove_leftovers(self) -> Sequence[str]:
         """See Engine."""
-        workspace = self._surroundings.workspace
+        workspace, now = self._surroundings.workspace, datetime.now(UTC)
         return [
-            *remove_helpers(self._surroundings.api, workspace, datetime.now(UTC)),
+            *remove_helpers(self._surroundings.api, workspace, now),
+            *remove_volumes(self._surroundings.api, workspace, now),
+            *remove_sandboxes(self._surroundings.api, workspace, now),  # whose volumes helpers may have been using
             *workspace.remove_leftovers(),
         ]
+
+    def sandbox(self, drill: str, directory: Path) -> DockerSandbox:
+        """See Engine: nothing of it is in a directory."""
+        del directory
+        return DockerSandbox(self._surroundings, self.services, drill)
 
     def close(self) -> None:
         """See Engine."""
@@ -162,14 +227,3 @@ class DockerEngine:
             surroundings.image(), command, mounts, capabilities=capabilities, labels=surroundings.labels()
         )
         return surroundings.run(spec)
-
-
-def _data_mount(volume: Volume, *, read_only: bool) -> Mount:
-    if volume.kind == "directory":
-        raise SourceError(
-            f"{volume} is a directory of the machine where it was backed up by the mounted engine",
-            hint="set `engine: mounted`, or restore into a Docker volume with --into",
-        )
-    if volume.kind == "volume":  # no_copy: an empty volume must not be filled from the image's /data
-        return Mount(target=DATA, source=volume.source, type="volume", read_only=read_only, no_copy=True)
-    return Mount(target=DATA, source=volume.source, type="bind", read_only=read_only)

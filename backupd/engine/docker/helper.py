@@ -15,6 +15,7 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
+from backupd.engine.docker.connection import own_socket
 from backupd.engine.docker.options import DockerOptions
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.engine.tarcommand import ENVIRONMENT
@@ -22,17 +23,22 @@ from backupd.errors import SourceError
 
 DATA = "/data"
 PIPES = "/pipes"
+SCRATCH = "/scratch"
 JOB_LABEL = "backupd.job"
 OWNER_LABEL = "backupd.owner"
 HOME_LABEL = "backupd.home"
 
 READING = ("DAC_READ_SEARCH",)
+COPYING = ("CHOWN", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
 WRITING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
 
 
 @dataclass(frozen=True, slots=True)
 class HelperSpec:
-    """What a helper is to run, and on what. `command` holds the program and all its arguments."""
+    """What a helper is to run, and on what. `command` holds the program and all its arguments.
+
+    `stdin` is sent as soon as the helper runs, and must fit into a pipe.
+    """
 
     image: str
     command: Sequence[str]
@@ -42,6 +48,11 @@ class HelperSpec:
     reads_stdin: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
+    user: str = "0:0"
+    network_mode: str = "none"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,9 @@ class Ending:
 class Helper:
     """A context manager: entering creates, attaches and starts the container, leaving kills and removes it.
 
-    It has no network, no logging, a read-only root file system, no capabilities but those asked for and no way to
-    gain any. `connection` carries stdin one way, stdout and stderr (as in `frames`) the other.
+    It has no network unless it is given a service's, no logging, a read-only root file system, no capabilities but
+    those asked for and no way to gain any. `connection` carries stdin one way, stdout and
+    stderr (as in `frames`) the other.
     """
 
     connection: socket.socket
@@ -75,6 +87,8 @@ class Helper:
                 self._create()
                 self._attach()
                 self._api.start(self.name)
+                if self._spec.stdin:
+                    self.connection.sendall(self._spec.stdin)
         except BaseException:
             self._resources.close()
             raise
@@ -91,12 +105,12 @@ class Helper:
             name=self.name,
             entrypoint=list(self._spec.command),
             command=[],
-            user="0:0",
+            user=self._spec.user,
             working_dir=DATA if self._spec.mounts or self._spec.binds else "/",
-            environment=dict(ENVIRONMENT),
+            environment={**ENVIRONMENT, **self._spec.environment},
             labels={**self._spec.labels, JOB_LABEL: self._spec.job},
             stdin_open=self._spec.reads_stdin,
-            network_disabled=True,
+            network_disabled=self._spec.network_mode == "none",
             healthcheck={"test": ["NONE"]},
             host_config=self._host_config(),
         )
@@ -105,8 +119,9 @@ class Helper:
         return self._api.create_host_config(
             mounts=list(self._spec.mounts),
             binds=[f"{source}:{target}" for source, target in self._spec.binds.items()],
-            network_mode="none",
+            network_mode=self._spec.network_mode,
             read_only=True,
+            tmpfs=dict(self._spec.tmpfs),
             cap_drop=["ALL"],
             cap_add=list(self._spec.capabilities),
             security_opt=["no-new-privileges"],
@@ -119,19 +134,7 @@ class Helper:
     def _attach(self) -> None:
         wanted = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(self._spec.reads_stdin)}
         raw = self._api.attach_socket(self.name, wanted)
-        self._resources.callback(raw.close)
-        response = getattr(raw, "_response", None)  # the SDK's way of keeping the connection open
-        if response is not None:
-            self._resources.callback(response.close)
-        if not hasattr(raw, "fileno") or "ssl" in type(getattr(raw, "_sock", raw)).__module__:
-            raise SourceError(
-                "the connection to the Docker Engine is encrypted, and attaching through TLS is not supported",
-                hint="use the engine's unix socket, or an ssh tunnel to it",
-            )
-        # A socket of our own over the same connection, blocking, and one that can be half closed.
-        self.connection = socket.socket(fileno=socket.dup(raw.fileno()))
-        self._resources.callback(self.connection.close)
-        self.connection.setblocking(True)
+        self.connection = own_socket(raw, self._resources)
 
     def hang_up(self) -> None:
         """End the connection both ways, so that whoever reads it sees its end."""

@@ -6,9 +6,12 @@ nobody is at the other end because backupd was killed, the helper must not wait 
 
 from __future__ import annotations
 
+from backupd.engine.docker.helper import PIPES
 from backupd.engine.docker.trailer import END_WORD, READY_WORD, TRAILER_BYTES
 from backupd.engine.tarcommand import PROBE as TAR_PROBE
+from backupd.engine.workspace import PIPE_NAME
 
+PIPE = f"{PIPES}/{PIPE_NAME}"
 PIPE_PATIENCE_SECONDS = 30
 
 OUT_BY_ATTACH = f"""

@@ -20,9 +20,9 @@ from backupd.engine.docker.options import DockerOptions
 from backupd.engine.docker.place import on_host, own_container
 from backupd.engine.docker.scripts import PROBE
 from backupd.engine.docker.sdk import connect
-from backupd.engine.docker.workspace import PIPE_NAME, Workspace
 from backupd.engine.tarcommand import LocalTar, tar_from_words
 from backupd.engine.verdict import Complaints
+from backupd.engine.workspace import PIPE_NAME, Workspace
 from backupd.errors import EngineUnavailable, SourceError
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import docker
 from docker.errors import NotFound
+from docker.types import Mount
 
+from backupd.engine.docker.helper import DATA
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Volume
@@ -42,6 +46,12 @@ def find_volume(api: docker.APIClient, name: str, wanted: str, project: str | No
     return exact
 
 
+def volumes_of(api: docker.APIClient, project: str) -> Sequence[Volume]:
+    """All volumes of a Compose project, by their full names, which are also what they are called."""
+    found = _list(api, [f"{PROJECT_LABEL}={project}"])
+    return sorted((_volume(volume["Name"], volume) for volume in found), key=lambda volume: volume.source)
+
+
 def inspect_volume(api: docker.APIClient, name: str, source: str) -> Volume | None:
     """The Docker volume called `source` as it is now."""
     with sdk_errors(f"inspect volume {source}"):
@@ -63,6 +73,40 @@ def create_volume(api: docker.APIClient, volume: Volume) -> None:
     labels = {key: value for key, value in volume.labels.items() if key != CONFIG_HASH_LABEL}
     with sdk_errors(f"create volume {volume.source}"):
         api.create_volume(volume.source, volume.driver or None, dict(volume.options), labels)
+
+
+@contextlib.contextmanager
+def scratch_volume(api: docker.APIClient, labels: Mapping[str, str]) -> Iterator[Volume]:
+    """A new volume, removed with the end of the block; the labels tell whose it was if that does not come."""
+    name = f"backupd-scratch-{uuid.uuid4().hex[:12]}"
+    with sdk_errors("create a scratch volume"):
+        created = api.create_volume(name, labels=dict(labels))
+    try:
+        yield _volume("scratch", created)
+    finally:
+        with sdk_errors(f"remove the scratch volume {name}"), contextlib.suppress(NotFound):
+            api.remove_volume(name, force=True)
+
+
+def data_mount(volume: Volume, *, read_only: bool) -> Mount:
+    """The volume as every helper has it."""
+    if volume.kind == "directory":
+        raise SourceError(
+            f"{volume} is a directory of the machine where it was backed up by the mounted engine",
+            hint="set `engine: mounted`, or restore into a Docker volume with --into",
+        )
+    if volume.kind == "volume":  # no_copy: an empty volume must not be filled from the image's /data
+        return Mount(target=DATA, source=volume.source, type="volume", read_only=read_only, no_copy=True)
+    return Mount(target=DATA, source=volume.source, type="bind", read_only=read_only)
+
+
+def remove_volume(api: docker.APIClient, volume: Volume) -> None:
+    """Remove it; the engine refuses if any container refers to it."""
+    with sdk_errors(f"remove volume {volume.source}"):
+        try:
+            api.remove_volume(volume.source)
+        except NotFound:
+            return
 
 
 def _without_passwords(options: dict[str, str]) -> dict[str, str]:

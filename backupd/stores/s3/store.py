@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backupd.errors import IntegrityError
+from backupd.errors import IntegrityError, StoreError
 from backupd.model import ObjectInfo, StoreFacts
 from backupd.stores.keys import check_key, check_range, is_key
 from backupd.stores.s3.client import Bucket, new_mark
@@ -18,6 +19,7 @@ from backupd.stores.s3.parts import plan_parts
 from backupd.stores.s3.probe import Capabilities, probe
 from backupd.stores.s3.publish import put_new
 from backupd.stores.s3.reading import read_object
+from backupd.stores.s3.remembered import Remembered
 from backupd.stores.s3.upload import MultipartWriter, Uploads, abort_upload
 from backupd.stores.writing import Writer
 
@@ -32,16 +34,17 @@ PAGE_SIZE = 1000
 class S3Store:
     """Objects in a bucket, below a prefix. Thread-safe.
 
-    Before the first write the server is probed (see `probe`), once for the life of the store.
+    Before the first write the server is probed (see `probe`), unless `findings`, a file, says what came of it lately.
     """
 
-    def __init__(self, name: str, options: S3Options) -> None:
+    def __init__(self, name: str, options: S3Options, findings: Path | None = None) -> None:
         self.name = name
         self._options = options
         self._bucket = Bucket(name, options)
         self._pool = ThreadPoolExecutor(options.upload_threads, thread_name_prefix=f"store-{name}")
         self._uploads = Uploads(self._pool)
         self._capabilities: Capabilities | None = None
+        self._remembered = Remembered(findings, options)
         self._lock = threading.Lock()
 
     def create(self, key: str, size_hint: int | None = None) -> Writer:
@@ -51,7 +54,12 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
         """Write a small object, only if the key is absent; see `put_new` for servers that cannot decide that."""
-        put_new(self._bucket, self._probe(), check_key(key), data, new_mark())
+        try:
+            put_new(self._bucket, self._probe(), check_key(key), data, new_mark())
+        except StoreError as exc:
+            if type(exc) is StoreError:  # none of those that say nothing about the server's abilities
+                self._remembered.forget()
+            raise
         return ObjectInfo(key, len(data))
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -110,8 +118,22 @@ class S3Store:
     def _probe(self) -> Capabilities:
         with self._lock:
             if self._capabilities is None:
-                self._capabilities = probe(self._bucket)
+                self._capabilities = self._recalled() or self._found_out()
             return self._capabilities
+
+    def _recalled(self) -> Capabilities | None:
+        recalled = self._remembered.recall()
+        if recalled is None:
+            return None
+        capabilities, checksums = recalled
+        if not checksums:
+            self._bucket.drop_checksums()
+        return capabilities
+
+    def _found_out(self) -> Capabilities:
+        capabilities = probe(self._bucket)
+        self._remembered.remember(capabilities, checksums=self._bucket.checksums)
+        return capabilities
 
     def _unfinished(self) -> Iterator[tuple[str, str, datetime]]:
         """Key, id and beginning of every multipart upload below the prefix."""

@@ -16,7 +16,7 @@ from backupd.lock import volume_lock
 from backupd.model import Compression, FullEvery, Volume
 from backupd.ports import TarOutput
 from backupd.repository import layout
-from backupd.repository.manifest import encode
+from backupd.repository.documents import encode
 from backupd.stores.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.runtime import Place, RecordingProgress, fill, put, stored
@@ -295,7 +295,8 @@ def test_codec_may_change_between_runs(place: Place) -> None:
 def test_safety_snapshots_are_not_built_upon(place: Place) -> None:
     first = place.backup().manifest
     repository = place.repository()
-    safety = take_snapshot(place.plan, place.runtime, repository, "safety")
+    with place.runtime.leases(repository.store).shared("test") as lease:
+        safety = take_snapshot(place.plan, place.runtime, repository, lease, "safety")
     assert safety.archives[0].parent == first.id
     assert place.backup().manifest.archives[0].parent == first.id
 
@@ -303,6 +304,6 @@ def test_safety_snapshots_are_not_built_upon(place: Place) -> None:
 def test_newer_repository(place: Place) -> None:
     place.backup()
     config = place.repository().config
-    put(place.stores[0], "backupd.json", encode(msgspec.structs.replace(config, format=2)))
-    with pytest.raises(RepositoryError, match="format 2"):
+    put(place.stores[0], "backupd.json", encode(msgspec.structs.replace(config, format=3)))
+    with pytest.raises(RepositoryError, match="format 3"):
         back_up(place.plan, place.runtime, place.stores)

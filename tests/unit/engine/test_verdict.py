@@ -28,7 +28,7 @@ def heard(text: str, flavour: TarFlavour = "gnu", direction: Direction = "out") 
     ],
 )
 def test_gnu_files_that_moved(line: str, warning: str) -> None:
-    assert judge("reading v", heard(f"{line}\n"), 1) == TarReport(1, (warning,))
+    assert judge("reading v", heard(f"{line}\n"), 1) == TarReport(1, (warning,), 1)
 
 
 def test_gnu_socket() -> None:
@@ -61,7 +61,7 @@ def test_an_error_beside_a_change_is_a_failure() -> None:
 
 def test_busybox() -> None:
     vanished = "tar: ./x: No such file or directory\ntar: error exit delayed from previous errors\n"
-    assert judge("v", heard(vanished, "busybox"), 1) == TarReport(1, ("x: No such file or directory",))
+    assert judge("v", heard(vanished, "busybox"), 1) == TarReport(1, ("x: No such file or directory",), 1)
     with pytest.raises(SourceError, match="Permission denied"):
         judge("v", heard(f"{vanished}tar: can't open './y': Permission denied\n", "busybox"), 1)
     with pytest.raises(SourceError, match="No such file"):

@@ -13,7 +13,7 @@ from backupd.archive import ChunkerParameters
 from backupd.errors import IntegrityError, ObjectExists, RepositoryError, SnapshotNotFound
 from backupd.model import ObjectInfo
 from backupd.repository import Manifest, Reason, Repository, RepositoryConfig
-from backupd.repository.manifest import decode, encode
+from backupd.repository.documents import decode, encode
 from backupd.stores.memory import MemoryStore
 from tests.support.runtime import BEGIN, CountingIds, put
 
@@ -83,9 +83,9 @@ def test_another_process_is_faster(moment: str) -> None:
 def test_newer_format() -> None:
     store = MemoryStore("m")
     config = create(store).config
-    put(store, "backupd.json", encode(msgspec.structs.replace(config, format=2)))
+    put(store, "backupd.json", encode(msgspec.structs.replace(config, format=3)))
     for action in (create, lambda store: Repository.open(store, threads=1)):
-        with pytest.raises(RepositoryError, match="of format 2, and this backupd reads format 1") as caught:
+        with pytest.raises(RepositoryError, match="of format 3, and this backupd reads format 2") as caught:
             action(store)
         assert caught.value.exit_code == 10
         assert caught.value.hint is not None
@@ -201,7 +201,7 @@ def test_threads_may_be_the_first_to_decode() -> None:
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from backupd.repository import Manifest
-from backupd.repository.manifest import decode
+from backupd.repository.documents import decode
 sys.setswitchinterval(1e-6)
 data, barrier = sys.stdin.buffer.read(), threading.Barrier(8)
 def first(_):

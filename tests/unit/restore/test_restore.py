@@ -17,14 +17,14 @@ from backupd.errors import (
     SourceError,
     StoreUnavailable,
     UsageError,
-    VolumeInUse,
 )
 from backupd.journal import Journal
 from backupd.lock import volume_lock
-from backupd.model import Consumer, VolumeSpec
+from backupd.model import VolumeSpec
 from backupd.recover import recover
 from backupd.repository import Manifest, normalized
 from backupd.restore import RestoreRequest, Swap, plan_restore, restore
+from backupd.restore.change import Change
 from backupd.restore.operation import stage
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import import_tar
@@ -102,6 +102,41 @@ def test_missing_volume_is_created_where_the_configuration_says(place: Place) ->
     moved.restore(snapshot)
     assert differences(before, fingerprint(moved.root())) == []
     assert differences(before, fingerprint(old)) == []
+
+
+class TestCreatedVolume:
+    """A volume that a failed restore created is gone again; one that somebody else filled meanwhile is not."""
+
+    @pytest.fixture
+    def damaged(self, place: Place, snapshot: Manifest) -> Manifest:
+        key = snapshot.archives[0].needs[0].key
+        data = place.stores[0].read(key)
+        put(place.stores[0], key, data[: len(data) // 2] + b"DAMAGED!" + data[len(data) // 2 + 8 :])
+        shutil.rmtree(place.root())
+        return snapshot
+
+    def test_is_removed(self, place: Place, damaged: Manifest) -> None:
+        with pytest.raises(IntegrityError):
+            place.restore(damaged)
+        assert not place.root().exists()
+        assert Journal(place.runtime.state).open_acts() == []
+
+    def test_stays_if_it_is_used(self, place: Place, damaged: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+        prepare = Swap.prepare
+        monkeypatch.setattr(Swap, "prepare", lambda swap: ((place.root() / "new").touch(), prepare(swap)))
+        with pytest.raises(IntegrityError):
+            place.restore(damaged)
+        assert [path.name for path in place.root().iterdir()] == ["new"]
+        assert "stays" in place.notes[-1]
+
+    def test_is_removed_after_a_kill(self, place: Place, damaged: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Change, "take_back", lambda change, reason: None)
+            with pytest.raises(IntegrityError):
+                place.restore(damaged)
+        assert place.root().exists()
+        assert len(recover(place.runtime)) == 1
+        assert not place.root().exists()
 
 
 def test_keep_old(place: Place, snapshot: Manifest) -> None:
@@ -268,11 +303,6 @@ class TestRefused:
         survey = Swap.survey
         monkeypatch.setattr(Swap, "survey", lambda swap: replace(survey(swap), free_bytes=1000))
         self.check(place, lambda: place.restore(snapshot), SourceError, "0 MiB are free.* need 1 MiB")
-
-    def test_in_use(self, place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(place.runtime.engine, "consumers", lambda volume: [Consumer("db", "image", True)])
-        self.check(place, lambda: place.restore(snapshot), VolumeInUse, "in use by db")
-        place.restore(snapshot, force=True)
 
     def test_interrupted_leftovers(self, place: Place, snapshot: Manifest) -> None:
         volume = place.runtime.engine.find(place.spec())

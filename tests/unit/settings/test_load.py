@@ -180,7 +180,7 @@ def test_variables(load: Load, variable: str, value: str, key: str, expected: ob
         ({"BACKUPD_STORES__NEW__PATH": "/x"},
          ["BACKUPD_STORES__NEW__PATH: stores.new.type: the type of the store is missing: expected local or s3"]),
         ({"BACKUPD_STORES__LOCAL__PATH_FILE": "/x"},
-         ["BACKUPD_STORES__LOCAL__PATH_FILE: stores.local.path: only secrets are read from files"]),
+         ["BACKUPD_STORES__LOCAL__PATH_FILE: stores.local.path: only secrets and lists are read from files"]),
         ({"BACKUPD_STORES__OFF_SITE__SESSION_TOKEN_FILE": "/nope"},
          ["BACKUPD_STORES__OFF_SITE__SESSION_TOKEN_FILE: stores.off-site.session_token: cannot read /nope:"
           " No such file or directory"]),

@@ -1,8 +1,9 @@
-"""The corner of the file system where jobs have their pipes, and where processes show that they live.
+"""The corner of the file system where jobs have their pipes and copies, and where processes show that they live.
 
 <directory>/home              a random id: helpers of processes that share this directory carry it as a label
 <directory>/<owner>.lock      locked by a living process
-<directory>/<owner>.<job>/    mode 0700, with that job's `pipe` in it
+<directory>/<owner>.<job>/    with that job's `pipe` in it; helpers of other users than root have to get at it
+<directory>/<owner>.<job>/    or a scratch directory, which is nobody else's
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Workspace:
                     self._home = self._open()
                 except OSError as exc:
                     raise SourceError(
-                        f"cannot use {self.directory} for pipes: {exc.strerror}",
+                        f"cannot use {self.directory} for pipes and copies: {exc.strerror}",
                         hint="it has to be a directory that this process may write",
                     ) from exc
             return self._home
@@ -59,12 +60,23 @@ class Workspace:
         """A fresh FIFO, removed with its directory at the end."""
         self.home()
         directory = self.job_directory(job)
-        directory.mkdir(mode=0o700)
+        directory.mkdir(mode=0o711)
         try:
             pipe = directory / PIPE_NAME
             os.mkfifo(pipe)
             pipe.chmod(PIPE_MODE)
             yield pipe
+        finally:
+            shutil.rmtree(directory)
+
+    @contextlib.contextmanager
+    def scratch(self, job: str) -> Iterator[Path]:
+        """An empty directory, removed with all that is in it at the end."""
+        self.home()
+        directory = self.job_directory(job)
+        directory.mkdir(mode=0o700)
+        try:
+            yield directory
         finally:
             shutil.rmtree(directory)
 
@@ -97,8 +109,9 @@ class Workspace:
             if path.name == "home" or self.is_alive(owner):
                 continue
             if path.is_dir():
+                kind = "pipe" if (path / PIPE_NAME).exists() else "scratch directory"
                 shutil.rmtree(path)
-                removed.append(f"pipe {path}")
+                removed.append(f"{kind} {path}")
             else:
                 path.unlink()
         return removed

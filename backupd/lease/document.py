@@ -1,0 +1,134 @@
+"""What is written into a store for a lease, and what is found there of others'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from backupd.errors import ObjectNotFound
+from backupd.model import ObjectInfo
+from backupd.ports import Store
+from backupd.repository import layout
+
+Kind = Literal["shared", "exclusive"]
+
+DURATION = timedelta(minutes=15)
+"""How long a lease runs from when it was written or renewed. It is renewed three times as often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for a lease."""
+
+    host: str
+    program: str
+    process: int
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease as stored. `begun` and `until` are the holder's clock, for people; `seconds` is what counts.
+
+    `released`: the holder is done, but may not delete.
+    """
+
+    format: int = 1
+    kind: Kind
+    operation: str
+    host: str
+    program: str
+    process: int
+    begun: datetime
+    until: datetime
+    seconds: int
+    released: bool = False
+
+
+_DECODER = msgspec.json.Decoder(Document)
+
+
+def encode(document: Document) -> bytes:
+    """As stored."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A lease that was found in a store: its objects, and what the newest of them says.
+
+    `modified` is when that was written, by the store's clock. `document` None: it cannot be read, so it may be any.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    modified: datetime | None
+    document: Document | None
+    vanished: bool = False
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it tolerates no other."""
+        return self.document is None or self.document.kind == "exclusive"
+
+    def expired(self, store_now: datetime | None, own_now: datetime) -> bool:
+        """Whether it has run out, by the store's clock where it has one.
+
+        An exclusive one has to be so for as long again: its holder stops by itself when it has run out.
+        """
+        length = timedelta(seconds=self.document.seconds) if self.document else DURATION
+        grace = length if self.exclusive else timedelta()
+        if self.modified is not None and store_now is not None:
+            return self.modified + length + grace <= store_now
+        return self.document is not None and self.document.until + grace <= own_now
+
+    def __str__(self) -> str:
+        if self.document is None:
+            return f"a lease that cannot be read ({self.keys[-1]})"
+        said = self.document
+        return (
+            f"{said.operation} by {said.program} on {said.host} (process {said.process}), since"
+            f" {said.begun:%Y-%m-%d %H:%M:%S} and at least until {said.until:%H:%M:%S} UTC"
+        )
+
+
+_LOOKS = 5
+
+
+def standing(store: Store) -> list[Standing]:
+    """Every lease of the store, released ones left out.
+
+    One that vanishes between listing and reading was released, or renewed under its next number: so all are listed
+    again. One that vanishes every time is taken for one that cannot be read.
+    """
+    for remaining in reversed(range(_LOOKS)):
+        found = [_read(store, lease_id, infos) for lease_id, infos in _listed(store).items()]
+        if not remaining or not any(lease.vanished for lease in found):
+            break
+    return [lease for lease in found if lease.document is None or not lease.document.released]
+
+
+def _listed(store: Store) -> dict[str, list[ObjectInfo]]:
+    """The objects of each lease, the newest last."""
+    groups: dict[str, list[tuple[int, ObjectInfo]]] = {}
+    for info in store.list(layout.LEASES):
+        named = layout.lease_of(info.key)
+        if named is not None:
+            groups.setdefault(named[0], []).append((named[1], info))
+    return {
+        lease_id: [info for _, info in sorted(members, key=lambda member: member[0])]
+        for lease_id, members in groups.items()
+    }
+
+
+def _read(store: Store, lease_id: str, infos: Sequence[ObjectInfo]) -> Standing:
+    document, vanished = None, False
+    try:
+        document = _DECODER.decode(store.read(infos[-1].key))
+    except ObjectNotFound:
+        vanished = True
+    except msgspec.DecodeError:
+        pass
+    return Standing(lease_id, tuple(info.key for info in infos), infos[-1].modified, document, vanished)

@@ -1,0 +1,8 @@
+"""Prune: removes the snapshots that nobody wants any more, and what only they needed."""
+
+from backupd.prune.operation import Pruned, prune
+from backupd.prune.outline import Outline, PruneRequest, outline
+from backupd.prune.rules import Rules
+from backupd.prune.safety import refuse_unless_safe
+
+__all__ = ["Outline", "PruneRequest", "Pruned", "Rules", "outline", "prune", "refuse_unless_safe"]

@@ -1,0 +1,76 @@
+"""What was found out about a server, kept between runs, so that not each of them tries it anew."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from backupd.stores.s3.options import S3Options
+from backupd.stores.s3.probe import Capabilities
+
+GOOD_FOR = timedelta(days=7)
+"""Servers are upgraded, and credentials changed."""
+
+
+class _Finding(msgspec.Struct, frozen=True, kw_only=True):
+    about: str
+    found: datetime
+    conditional_put: bool
+    checksums: bool
+    details: Mapping[str, str]
+
+
+# Made on import: msgspec 0.22 crashes when several threads are the first to decode a type.
+_FINDING = msgspec.json.Decoder(_Finding)
+
+
+class Remembered:
+    """One file; `about` the bucket and all options by which an answer could differ. Losing it costs a probe."""
+
+    def __init__(self, path: Path | None, options: S3Options) -> None:
+        self._path = path
+        asked = (options.endpoint, options.bucket, options.prefix, options.addressing_style, options.checksum)
+        who = (options.access_key_id, options.profile, options.storage_class, options.sse)
+        self._about = hashlib.sha256(repr((asked, who)).encode()).hexdigest()
+
+    def recall(self) -> tuple[Capabilities, bool] | None:
+        """What was found, and whether checksums are to be sent; None if nothing is known, or no longer."""
+        if self._path is None:
+            return None
+        try:
+            finding = _FINDING.decode(self._path.read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return None
+        age = datetime.now(UTC) - finding.found
+        if finding.about != self._about or not timedelta(0) <= age < GOOD_FOR:
+            return None
+        return Capabilities(finding.conditional_put, finding.details), finding.checksums
+
+    def forget(self) -> None:
+        """The server did something else: the next run finds out what it can do now."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def remember(self, found: Capabilities, *, checksums: bool) -> None:
+        """Keep it for the next time. Where it can't be kept, it is found out again."""
+        if self._path is None:
+            return
+        finding = _Finding(
+            about=self._about,
+            found=datetime.now(UTC),
+            conditional_put=found.conditional_put,
+            checksums=checksums,
+            details={**found.details, "found out": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            new.write_bytes(msgspec.json.encode(finding))
+            new.replace(self._path)
