@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+import backupd
 from benchmarks import scenarios
 from benchmarks.contenders import ROOT, Docker, contenders, install_missing
 from benchmarks.data import GIB, MIB
@@ -34,6 +36,7 @@ def main() -> int:
         console.print(f"left out, since they are not installed: {', '.join(missing)}")
     wanted = arguments.only or [name for name in SCENARIOS if name != "large" or arguments.large]
     arguments.cache.mkdir(parents=True, exist_ok=True)
+    compileall.compile_dir(Path(backupd.__file__).parent, quiet=1)  # as every installation does
     work = Path(tempfile.mkdtemp(prefix="work-", dir=arguments.cache))
     try:
         with _docker(console, needed="mixed" in wanted and not arguments.no_docker) as (host, images):
