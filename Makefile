@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?= auto
+WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench soak lock clean
@@ -28,7 +29,7 @@ demo: $(VENV)/.runtime ## a real backup and restore of four sample volumes (ENGI
 	@$(BIN)/python -m tools.demo --engine $(ENGINE)
 
 test: $(VENV)/.dev ## all tests, with a real Docker Engine (installed and started privately where there is none)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, layers, dead code
 	$(BIN)/ruff format --check .

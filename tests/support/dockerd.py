@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 import docker
 import requests
 from docker.errors import DockerException
+
+from tests.support.apt import NotInstallable, install
 
 SUPERVISOR = Path(__file__).with_name("supervise_dockerd.py")
 PACKAGES = ("docker.io", "iptables", "slirp4netns")
@@ -88,15 +89,7 @@ def private_host() -> Iterator[Host]:
 def _install() -> None:
     if os.geteuid() != 0:
         raise NoEngine("no Docker Engine answers, and starting a private one takes root")
-    if all(shutil.which(program) for program in PROGRAMS):
-        return
-    if shutil.which("apt-get") is None:
-        raise NoEngine("no Docker Engine answers, and a private one is installed on Debian and Ubuntu only")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
-    ):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise NoEngine(f"`{' '.join(command[:2])}` failed: {done.stderr.strip().splitlines()[-1:]}")
+    try:
+        install(*PACKAGES, programs=PROGRAMS)
+    except NotInstallable as exc:
+        raise NoEngine(f"no Docker Engine answers, and Debian's can't be installed: {exc}") from exc

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.apt import NotInstallable, install
 
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs", "ext4": "e2fsprogs"}
 
@@ -36,11 +37,10 @@ def device(kind: str, directory: Path, megabytes: int = 600) -> Iterator[str]:
     if os.geteuid() != 0:
         raise NoFilesystem("only root can mount")
     program = f"mkfs.{kind}"
-    if shutil.which(program) is None and shutil.which("apt-get"):
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", PACKAGES[kind]]):
-            subprocess.run(command, check=False, capture_output=True)
-    if shutil.which(program) is None:
-        raise NoFilesystem(f"there is no {program}, and Debian's {PACKAGES[kind]} cannot be installed")
+    try:
+        install(PACKAGES[kind], programs=(program,))
+    except NotInstallable as exc:
+        raise NoFilesystem(f"there is no {program}: {exc}") from exc
     image = directory / f"{kind}.img"
     with image.open("wb") as file:
         file.truncate(megabytes << 20)

@@ -24,6 +24,7 @@ from typing import Self
 import docker
 from docker.errors import ImageNotFound
 
+from tests.support.apt import NotInstallable, apt_lock, update
 from tests.support.dockerd import Host, NoEngine
 
 CACHE = Path(__file__).resolve().parents[2] / ".build" / "test-images"
@@ -152,8 +153,11 @@ def _download(name: str, packages: tuple[str, ...]) -> list[Path]:
         raise NoEngine(f"the test image {name!r} is made from Debian packages, and there is no apt-get here")
     archives = CACHE / "debs" / name
     (archives / "partial").mkdir(parents=True, exist_ok=True)
-    if not any(Path("/var/lib/apt/lists").glob("*Packages*")):
-        _run("apt-get", "update", "-qq")
+    try:
+        with apt_lock():
+            update()
+    except NotInstallable as exc:
+        raise NoEngine(f"a test image can't be made: {exc}") from exc
     options = {
         "Dir::State::status": "/dev/null",  # as for an empty machine: libc and all
         "Dir::Cache::archives": str(archives),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +14,7 @@ from backupd.indexcache import IndexCache
 from backupd.security import Security, no_identities
 from backupd.signingkey import OwnKey
 from backupd.trust import Trust
+from tests.support.apt import NotInstallable, install
 from tests.support.runtime import Place
 
 
@@ -71,13 +69,7 @@ def use(place: Place, security: Security) -> Place:
 
 def need(*packages: str) -> None:
     """Debian's packages whose programs have the same names; skips the test where they cannot be had."""
-    missing = [package for package in packages if shutil.which(package) is None]
-    if not missing:
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip(f"not installed, and cannot be: {', '.join(missing)}")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
-        done = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"`apt-get {command[0]}` failed: {done.stderr.strip().splitlines()[-1:]}")
+    try:
+        install(*packages)
+    except NotInstallable as exc:
+        pytest.skip(f"{', '.join(packages)}: {exc}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
+
+from tests.support.apt import NotInstallable, install
 
 # What changes a volume. Between two of these a kill makes no difference but in what the shell itself writes.
 ACTS = ("mv", "rm", "mkdir", "rmdir", "touch", "tar", "chown", "chmod")
@@ -88,8 +90,6 @@ class Tools:
 
 def have_busybox() -> str | None:
     """The path of a busybox, installed if that is possible."""
-    if (found := shutil.which("busybox")) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "-y", "install", "busybox-static"]):
-            subprocess.run(command, check=False, capture_output=True)
-        found = shutil.which("busybox")
-    return found
+    with contextlib.suppress(NotInstallable):
+        install("busybox-static", programs=("busybox",))
+    return shutil.which("busybox")

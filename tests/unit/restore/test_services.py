@@ -40,7 +40,7 @@ def snapshot(place: Place) -> Manifest:
     manifest = place.backup().manifest
     for name in place.names:
         (place.root(name) / "text").write_text("old")
-    time.sleep(0.2)  # what was written a tick before counts as written during the safety snapshot, and its writers are paused
+    time.sleep(0.2)  # else it counts as written during the safety snapshot, whose writers are paused
     return manifest
 
 
