@@ -13,7 +13,7 @@ from pathlib import Path
 from backupd.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreError
 from backupd.model import MIB, ObjectInfo, StoreFacts
 from backupd.stores.keys import check_key, check_range, is_key
-from backupd.stores.localfs import FILE_MODE, make_directory, os_errors, publish, sync_directory, try_lock
+from backupd.stores.localfs import FILE_MODE, boot_id, make_directory, os_errors, publish, sync_directory, try_lock
 from backupd.stores.writing import Writer
 
 UNFINISHED = ".unfinished"
@@ -82,12 +82,17 @@ class LocalStore:
             sync_directory(path.parent)
 
     def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
-        """Remove unfinished files last written before `now - older_than`, except those that a writer still holds."""
+        """Remove unfinished files that nobody holds.
+
+        Those of this machine, since it was started, are removed at once: here a lock tells whether a writer lives. Others
+        are removed if they were last written before `now - older_than`, and nobody seems to hold them.
+        """
         cutoff = (now - older_than).timestamp()
         removed = []
+        mine = f"{boot_id()}-"
         with os_errors(self.name, "removing unfinished files"):
             for path in _files(self._root / UNFINISHED):
-                size = _remove_if_stale(path, cutoff)
+                size = _remove_if_stale(path, None if path.name.startswith(mine) else cutoff)
                 if size is not None:
                     removed.append(f"{UNFINISHED}/{path.name} ({size} bytes)")
         return removed
@@ -195,11 +200,15 @@ class _LocalWriter(Writer):
 
 
 def _new_file(root: Path) -> tuple[Path, int]:
+    """It gets the name of one of this machine when it has its lock: without one it might be taken for a leftover."""
     directory = root / UNFINISHED
     make_directory(directory)
-    path = directory / secrets.token_hex(16)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
-    try_lock(descriptor)
+    token = secrets.token_hex(16)
+    new, path = directory / f"new-{token}", directory / f"{boot_id()}-{token}"
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    if try_lock(descriptor) is None:
+        return new, descriptor
+    new.rename(path)
     return path, descriptor
 
 
@@ -226,15 +235,15 @@ def _files(directory: Path) -> Sequence[Path]:
         return ()
 
 
-def _remove_if_stale(path: Path, cutoff: float) -> int | None:
-    """Remove a file unless it is younger than `cutoff` or locked; its size, or None if it stays."""
+def _remove_if_stale(path: Path, cutoff: float | None) -> int | None:
+    """Remove a file unless it is younger than `cutoff`, if that is given, or locked; its size, or None if it stays."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
         status = os.fstat(descriptor)
-        if status.st_mtime >= cutoff or not try_lock(descriptor):
+        if (cutoff is not None and status.st_mtime >= cutoff) or try_lock(descriptor) is False:
             return None
         path.unlink(missing_ok=True)
         return status.st_size

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,14 @@ def os_errors(store: str, action: str) -> Iterator[None]:
         if exc.errno in _AWAY:
             raise StoreUnavailable(message, hint="does the file server answer?") from exc
         raise StoreError(message) from exc
+
+
+def boot_id() -> str:
+    """Tells this machine, since it was started, from every other: 8 hex digits, the same in all of its containers."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return secrets.token_hex(4)  # whose files will not be known again
 
 
 def make_directory(path: Path) -> None:
@@ -118,8 +127,8 @@ def _rename_noreplace(source: Path, target: Path) -> None:
         raise OSError(number, os.strerror(number), str(target))
 
 
-def try_lock(descriptor: int) -> bool:
-    """Lock a file until its descriptor is closed; False if another holds it. True too where there are no locks."""
+def try_lock(descriptor: int) -> bool | None:
+    """Lock a file until its descriptor is closed; False if another holds it, None where there are no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,4 +136,5 @@ def try_lock(descriptor: int) -> bool:
     except OSError as exc:
         if exc.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
             raise
+        return None
     return True

@@ -284,7 +284,7 @@ class TestKilled:
         )
 
     def dying(self, cli: Cli, number: int, when: str, plan: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.support.dying", str(number), when, "backup", plan]
+        command = [sys.executable, "-m", "tests.support.dying", str(number), when, "journal", "backup", plan]
         return subprocess.run(command, cwd=ROOT, env=cli.env(), capture_output=True, text=True, check=False)
 
     @pytest.mark.slow
