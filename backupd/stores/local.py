@@ -84,8 +84,8 @@ class LocalStore:
     def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
         """Remove unfinished files that nobody holds.
 
-        Those of this machine, since it was started, are removed at once: here a lock tells whether a writer lives. Others
-        are removed if they were last written before `now - older_than`, and nobody seems to hold them.
+        Those of this machine, since it was started, are removed at once: here a lock tells whether a writer lives.
+        Others are removed if they were last written before `now - older_than`, and nobody seems to hold them.
         """
         cutoff = (now - older_than).timestamp()
         removed = []
