@@ -1,0 +1,120 @@
+"""Runs as they happen: recorded in the history from their first moment, told to whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import msgspec
+
+from backupd.errors import BackupdError, Interrupted, PartialFailure, SourceError
+from backupd.history import History, Outcome, Run, RunKind, Trigger
+from backupd.ports import Clock
+
+
+class Watcher(Protocol):
+    """Told of runs, from the thread that they run in.
+
+    What it raises is a BackupdError or a defect. A BackupdError is said, and keeps no run from going on.
+    """
+
+    def began(self, run: Run) -> None:
+        """A run has begun."""
+        ...
+
+    def ended(self, run: Run) -> None:
+        """It is over; `outcome` says how."""
+        ...
+
+
+class Draft:
+    """What is known of a run by now."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def set(self, **fields: object) -> None:
+        """Replace fields of the run."""
+        self.run = msgspec.structs.replace(self.run, **fields)
+
+    def note(self, text: str) -> None:
+        """Keep a line with the run."""
+        self.run = msgspec.structs.replace(self.run, notes=[*self.run.notes, text])
+
+
+class Recorder:
+    """Records runs. `warn` is told when the history can't be kept or a watcher fails: neither ends a run."""
+
+    def __init__(
+        self,
+        history: History,
+        clock: Clock,
+        new_id: Callable[[], str],
+        warn: Callable[[str], None],
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self.history = history
+        self._clock = clock
+        self._new_id = new_id
+        self._warn = warn
+        self._watchers = watchers
+
+    @contextmanager
+    def run(self, kind: RunKind, plan: str | None = None, trigger: Trigger = "manual") -> Iterator[Draft]:
+        """Record what happens in the block as one run. What it raises decides the outcome, and is raised on."""
+        draft = Draft(Run(id=self._new_id(), kind=kind, plan=plan, trigger=trigger, started=self._clock.now()))
+        self._keep(draft.run)
+        self._tell(lambda watcher: watcher.began(draft.run))
+        try:
+            yield draft
+        except PartialFailure as exc:
+            self._end(draft, "partial", exc)
+            raise
+        except (KeyboardInterrupt, Interrupted):
+            self._end(draft, "interrupted", Interrupted("interrupted"))
+            raise
+        except BackupdError as exc:
+            self._end(draft, "failed", exc)
+            raise
+        except BaseException as exc:
+            self._end(draft, "failed", BackupdError(f"{type(exc).__name__}: {exc}"))
+            raise
+        self._end(draft, "done" if draft.run.outcome == "running" else draft.run.outcome, None)
+
+    def skipped(self, kind: RunKind, plan: str | None, trigger: Trigger, why: str) -> Run:
+        """Record a run that did not take place."""
+        now = self._clock.now()
+        run = Run(
+            id=self._new_id(),
+            kind=kind,
+            plan=plan,
+            trigger=trigger,
+            started=now,
+            finished=now,
+            outcome="skipped",
+            notes=[why],
+        )
+        self._keep(run)
+        self._tell(lambda watcher: watcher.ended(run))
+        return run
+
+    def _end(self, draft: Draft, outcome: Outcome, error: BackupdError | None) -> None:
+        draft.set(finished=self._clock.now(), outcome=outcome)
+        if error is not None:
+            draft.set(error=str(error), exit_code=error.exit_code)
+        self._keep(draft.run)
+        self._tell(lambda watcher: watcher.ended(draft.run))
+
+    def _keep(self, run: Run) -> None:
+        try:
+            self.history.put(run)
+        except SourceError as exc:
+            self._warn(str(exc))
+
+    def _tell(self, call: Callable[[Watcher], None]) -> None:
+        for watcher in self._watchers:
+            try:
+                call(watcher)
+            except BackupdError as exc:
+                self._warn(str(exc))

@@ -1,0 +1,152 @@
+"""The history of runs, and how it comes about."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backupd.errors import BackupdError, Interrupted, PartialFailure, SourceError, StoreUnavailable
+from backupd.history import History, Run, VolumeFigures
+from backupd.runs import Recorder
+from tests.support.runtime import BEGIN, CountingIds, TickingClock
+
+FIGURES = VolumeFigures(plain_bytes=100, new_bytes=10, stored_bytes=5, files=3, warnings=1, seconds=2.5, full=False)
+
+
+def a_run(number: int, **fields: object) -> Run:
+    return Run(id=f"{number:016x}", kind="backup", started=BEGIN + timedelta(hours=number), **fields)  # type: ignore[arg-type]
+
+
+class Watching:
+    def __init__(self, error: BackupdError | None = None) -> None:
+        self.seen: list[tuple[str, str]] = []
+        self.error = error
+
+    def began(self, run: Run) -> None:
+        self.seen.append(("began", run.outcome))
+
+    def ended(self, run: Run) -> None:
+        self.seen.append(("ended", run.outcome))
+        if self.error:
+            raise self.error
+
+
+def recorder(state: Path, *watchers: Watching) -> tuple[Recorder, list[str]]:
+    warnings: list[str] = []
+    return Recorder(History(state), TickingClock(), CountingIds(), warnings.append, watchers), warnings
+
+
+def test_newest_first_and_filtered(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for number, plan, outcome in ((1, "a", "done"), (3, "a", "failed"), (2, "b", "done")):
+        history.put(a_run(number, plan=plan, outcome=outcome, volumes={"data": FIGURES}))
+    assert [run.id[-1] for run in history.runs()] == ["3", "2", "1"]
+    assert [run.id[-1] for run in history.runs(plan="a")] == ["3", "1"]
+    assert [run.id[-1] for run in history.runs(limit=1)] == ["3"]
+    assert history.runs(kind="drill") == []
+    last = history.last("backup", "a", ["done"])
+    assert last is not None
+    assert (last.id[-1], last.files, last.plain_bytes, last.new_bytes, last.stored_bytes) == ("1", 3, 100, 10, 5)
+    assert [run.id for run in history.find("000000000000000")] == [f"{number:016x}" for number in (1, 3, 2)]
+
+
+def test_nothing_yet(tmp_path: Path) -> None:
+    history = History(tmp_path / "state")
+    assert history.runs() == []
+    assert history.find("0") == []
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_block_that_ends_well_is_done(tmp_path: Path) -> None:
+    watching = Watching()
+    record, warnings = recorder(tmp_path, watching)
+    with record.run("backup", "nightly", "schedule") as draft:
+        (seen,) = record.history.runs()
+        assert (seen.outcome, seen.finished, seen.trigger) == ("running", None, "schedule")
+        draft.set(snapshot="ab", volumes={"data": FIGURES})
+        draft.note("something")
+    (run,) = record.history.runs()
+    assert (run.outcome, run.snapshot, run.notes, run.seconds, run.good) == ("done", "ab", ["something"], 1.0, True)
+    assert watching.seen == [("began", "running"), ("ended", "done")]
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "code"),
+    [
+        (PartialFailure("one is missing"), "partial", 3),
+        (StoreUnavailable("away"), "failed", 1),
+        (Interrupted("x"), "interrupted", 130),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (ZeroDivisionError("a defect"), "failed", 1),
+    ],
+)
+def test_what_is_raised_decides(tmp_path: Path, error: BaseException, outcome: str, code: int) -> None:
+    watching = Watching()
+    record, _ = recorder(tmp_path, watching)
+    with pytest.raises(type(error)), record.run("backup"):
+        raise error
+    (run,) = record.history.runs()
+    assert (run.outcome, run.exit_code) == (outcome, code)
+    assert run.error
+    assert watching.seen[-1] == ("ended", outcome)
+
+
+def test_a_watcher_that_fails_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    record, warnings = recorder(tmp_path, Watching(BackupdError("nobody listens")), watching := Watching())
+    with record.run("backup"):
+        pass
+    assert warnings == ["nobody listens"]
+    assert watching.seen[-1] == ("ended", "done")
+
+
+def test_a_history_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    (tmp_path / "history.sqlite").write_text("this is no database, and long enough to be told from one" * 20)
+    record, warnings = recorder(tmp_path)
+    with record.run("backup"):
+        pass
+    assert len(warnings) == 2
+    assert "history.sqlite cannot be used" in warnings[0]
+    with pytest.raises(SourceError):
+        record.history.runs()
+
+
+def test_skipped(tmp_path: Path) -> None:
+    record, _ = recorder(tmp_path, watching := Watching())
+    record.skipped("backup", "nightly", "schedule", "the one before still runs")
+    (run,) = record.history.runs()
+    assert (run.outcome, run.seconds, run.notes) == ("skipped", 0, ["the one before still runs"])
+    assert watching.seen == [("ended", "skipped")]
+
+
+def _begin_and_die(state: Path) -> None:
+    record, _ = recorder(state)
+    with record.run("backup", "nightly"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_run_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_begin_and_die, args=(tmp_path,))
+    process.start()
+    process.join()
+    history = History(tmp_path)
+    (run,) = history.runs()
+    assert (run.outcome, run.finished) == ("interrupted", None)
+    assert history.runs(outcomes=["running"]) == []
+    assert [settled.id for settled in history.settle(BEGIN)] == [run.id]
+    assert history.runs()[0].finished == BEGIN
+    assert history.settle(BEGIN) == []
+
+
+def test_forgetting_keeps_the_newest_good_one(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for number, outcome in ((1, "done"), (2, "done"), (3, "failed"), (90, "done")):
+        history.put(a_run(number, plan="a", outcome=outcome))
+    history.put(a_run(4, plan="b", outcome="done"))
+    assert history.forget(BEGIN + timedelta(hours=50)) == 3
+    assert [(run.plan, run.id) for run in history.runs()] == [("a", f"{90:016x}"), ("b", f"{4:016x}")]
