@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backupd.errors import LockedError, SourceError
@@ -55,34 +55,62 @@ def drill_lock(directory: Path, drill: str) -> Iterator[None]:
 
 @contextmanager
 def _lock(directory: Path, key: str, what: str, patience_seconds: float) -> Iterator[None]:
-    name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
+    path = directory / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.lock"
+    descriptor = _taken(path, what, patience_seconds)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise SourceError(
-            f"cannot lock {what} in {directory}: {exc.strerror}", hint="may this user write there?"
-        ) from exc
-    try:
-        _take(descriptor, what, patience_seconds)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # for people; on a full disk the lock holds without it
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
+        path.unlink(missing_ok=True)  # while it is held: who waits for it looks whether it is still the file
         os.close(descriptor)
 
 
-def _take(descriptor: int, what: str, patience_seconds: float) -> None:
+def remove_unlocked(directory: Path) -> None:
+    """Remove the files of locks that killed processes held."""
+    for path in directory.glob("*.lock"):
+        with suppress(LockedError):
+            descriptor = _taken(path, str(path), 0)
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _taken(path: Path, what: str, patience_seconds: float) -> int:
     deadline = time.monotonic() + patience_seconds
     while True:
+        descriptor = _opened(path, what)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, descriptor):
+                return descriptor
+            os.close(descriptor)
         except BlockingIOError as exc:
-            if time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-                continue
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise LockedError(
-                f"{what} is being worked on by another backupd (process {owner})", hint="wait until it is done"
-            ) from exc
-        return
+            os.close(descriptor)
+            if time.monotonic() >= deadline:
+                raise LockedError(
+                    f"{what} is being worked on by another backupd (process {owner})", hint="wait until it is done"
+                ) from exc
+            time.sleep(_POLL_SECONDS)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _opened(path: Path, what: str) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise SourceError(
+            f"cannot lock {what} in {path.parent}: {exc.strerror}", hint="may this user write there?"
+        ) from exc
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the file has not been removed by who held it before."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

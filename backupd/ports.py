@@ -203,8 +203,12 @@ class Store(Protocol):
         """Remove one object; a key that is absent is not an error. Refusal is StoreDenied."""
         ...
 
-    def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
-        """Remove what killed writers left unfinished, begun before `now - older_than`; says what was removed."""
+    def remove_stale_uploads(self, older_than: timedelta | None, now: datetime) -> Sequence[str]:
+        """Remove what killed writers left unfinished; says what was removed.
+
+        That of this machine's goes at once, that of others if it was begun before `now - older_than`, by the store's
+        clock as near as it is known; with None it stays.
+        """
         ...
 
     def facts(self) -> StoreFacts:

@@ -11,8 +11,9 @@ from backupd.drill import drill_directory
 from backupd.errors import BackupdError, EngineUnavailable, LockedError, VolumeMissing
 from backupd.hooks import run_hook
 from backupd.journal import Act, CloneAct, DrillAct, HoldAct, Journal, OpenAct, PostAct, RestoreAct
-from backupd.lock import drill_lock, service_lock, token_lock, volume_lock
+from backupd.lock import drill_lock, remove_unlocked, service_lock, token_lock, volume_lock
 from backupd.model import Volume, VolumeSpec
+from backupd.ports import Store
 from backupd.quiesce import dependants_first, let_go, wait_until_healthy
 from backupd.restore.change import undo
 from backupd.restore.swap import Holds, Swap
@@ -58,6 +59,28 @@ def recover(runtime: Runtime, scan: Iterable[VolumeSpec] = ()) -> Sequence[Recov
     if attempts.errors:
         raise attempts.errors[0]
     return attempts.done
+
+
+def recover_stores(runtime: Runtime, stores: Iterable[Store]) -> Sequence[Recovery]:
+    """Remove what killed processes of this machine left in stores: half-written objects and leases; may be repeated.
+
+    What other machines left runs out. A store that can't be asked does not keep the others from it; its error comes
+    last.
+    """
+    attempts = _Attempts(runtime)
+    for store in stores:
+        attempts.succeed(partial(_let_go_of, runtime, store))
+    remove_unlocked(runtime.locks)
+    if attempts.errors:
+        raise attempts.errors[0]
+    return attempts.done
+
+
+def _let_go_of(runtime: Runtime, store: Store) -> list[Recovery]:
+    subject = f"store {store.name}"
+    removed = store.remove_stale_uploads(None, runtime.clock.now())
+    done = [Recovery(subject, f"removed an unfinished upload: {text}") for text in removed]
+    return done + [Recovery(subject, f"let go of: {lease}") for lease in runtime.leases(store).release_dead()]
 
 
 def _volumes(acts: Sequence[OpenAct], scan: Sequence[Volume], attempts: _Attempts, journal: Journal) -> set[str]:

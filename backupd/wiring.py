@@ -171,7 +171,9 @@ def make_store(settings: Settings, name: str) -> Store:
         case S3StoreSettings():
             from backupd.stores.s3 import S3Store  # noqa: PLC0415  (boto3 takes half a second and 40 MiB)
 
-            return S3Store(name, _s3_options(store), Path(settings.state_dir) / "stores" / f"{name}.json")
+            state = Path(settings.state_dir)
+            claims = state / "uploads" / name
+            return S3Store(name, _s3_options(store), state / "stores" / f"{name}.json", claims)
     raise ConfigError(f"store {name!r} is of an unknown type")  # pragma: no cover - the settings know only these two
 
 

@@ -1,7 +1,7 @@
 """Backup: volumes in, a snapshot out."""
 
 from backupd.backup.archiving import ArchiveJob, Origin, Stream
-from backupd.backup.operation import BackupResult, back_up, open_or_create, sweep
+from backupd.backup.operation import BackupResult, back_up, open_or_create
 from backupd.backup.parent import Parent, find_parent
 from backupd.backup.snapshot import take_snapshot
 
@@ -14,6 +14,5 @@ __all__ = [
     "back_up",
     "find_parent",
     "open_or_create",
-    "sweep",
     "take_snapshot",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from backupd import recovery
 from backupd.archive import ChunkerParameters
@@ -58,10 +58,12 @@ def _back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store], leases: Exit
 
     for store in stores:
         try:
-            sweep(store, runtime)
+            _sweep(store, runtime, None, runtime.clock.now())  # it may be what has filled the store
             repository = open_or_create(store, runtime)
             # Before the first look: what is seen from now on is not pruned.
             lease = leases.enter_context(runtime.leases(store).shared(f"backup of plan {plan.name}"))
+            # With this machine's clock set wrong, what others write now would seem to be old.
+            _sweep(store, runtime, _STALE_AFTER, lease.store_time() or runtime.clock.now())
             holdings.append(look(repository, plan, lease, runtime.clock))
         except BackupdError as exc:
             failed(store, exc)
@@ -114,7 +116,7 @@ def open_or_create(store: Store, runtime: Runtime) -> Repository:
     return repository
 
 
-def sweep(store: Store, runtime: Runtime) -> None:
-    """Remove what killed backups left half-written in a store, a day after they began it."""
-    for removed in store.remove_stale_uploads(_STALE_AFTER, runtime.clock.now()):
+def _sweep(store: Store, runtime: Runtime, older_than: timedelta | None, now: datetime) -> None:
+    """Remove what killed backups left half-written: this machine's at once, others' a day after they began it."""
+    for removed in store.remove_stale_uploads(older_than, now):
         runtime.progress.note(f"store {store.name}: removed an unfinished upload: {removed}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from backupd.errors import LockedError, ObjectExists, StoreDenied, StoreError
 from backupd.lease.document import DURATION, Document, Holder, Kind, Standing, standing
 from backupd.lease.lease import Lease
-from backupd.lease.mark import Marks
+from backupd.mark import Marks
 from backupd.ports import Clock, Progress, Store
 from backupd.repository import layout
 
@@ -51,15 +51,20 @@ class Leases:
     def release_dead(self) -> Sequence[str]:
         """Take away what killed processes of this machine left, says what."""
         marks = Marks(self.directory)
-        gone = [lease for lease in standing(self.store) if marks.is_dead(lease.id)]
+        dead = [name for name in marks.names() if marks.is_dead(name)]
+        gone = [lease for lease in standing(self.store) if lease.id in dead]
         for lease in gone:
             self._take_away(lease)
+        for name in dead:  # whose lease was never written, or was taken away by another machine
+            if marks.read(name) in (b"", self.store.name.encode()):
+                marks.forget(name)
         return [str(lease) for lease in gone]
 
     def _held(self, kind: Kind, operation: str) -> Iterator[Lease]:
         lease = Lease(self.store, self.clock, self.new_id(), self._document(kind, operation))
         mark = Marks(self.directory).make(lease.id)
         try:
+            mark.write(self.store.name.encode())
             self._acquire(lease, kind)
             try:
                 lease.keep_alive()

@@ -44,7 +44,8 @@ def prune(
     KnownRepositories(runtime.state).check(store.name, repository.config.id)
     with runtime.leases(store).exclusive("prune") as lease:
         now = runtime.clock.now()
-        found = outline(repository, request, now, lease.store_time() or now)
+        store_now = lease.store_time() or now
+        found = outline(repository, request, now, store_now)
         seen(found)
         try:
             refuse_unless_safe(found, repository, runtime.progress, by_id=bool(request.ids))
@@ -55,7 +56,7 @@ def prune(
             return Pruned(found)
         pruned = _Removal(repository, lease, runtime, found).run()
         lease.confirm()
-        store.remove_stale_uploads(request.rules.grace, now)
+        store.remove_stale_uploads(request.rules.grace, store_now)
     return pruned
 
 

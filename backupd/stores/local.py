@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import stat
@@ -81,13 +82,13 @@ class LocalStore:
                 return
             sync_directory(path.parent)
 
-    def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
+    def remove_stale_uploads(self, older_than: timedelta | None, now: datetime) -> Sequence[str]:
         """Remove unfinished files that nobody holds.
 
         Those of this machine, since it was started, are removed at once: here a lock tells whether a writer lives.
         Others are removed if they were last written before `now - older_than`, and nobody seems to hold them.
         """
-        cutoff = (now - older_than).timestamp()
+        cutoff = (now - older_than).timestamp() if older_than is not None else -math.inf
         removed = []
         mine = f"{boot_id()}-"
         with os_errors(self.name, "removing unfinished files"):

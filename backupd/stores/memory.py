@@ -61,7 +61,7 @@ class MemoryStore:
         with self._lock:
             self._objects.pop(key, None)
 
-    def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:  # noqa: ARG002
+    def remove_stale_uploads(self, older_than: timedelta | None, now: datetime) -> Sequence[str]:  # noqa: ARG002
         """Nothing: an unfinished write is gone with its writer."""
         return ()
 

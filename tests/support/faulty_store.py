@@ -87,7 +87,8 @@ class FaultyStore:
         if late is not None:
             raise late
 
-    def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
+    def remove_stale_uploads(self, older_than: timedelta | None, now: datetime) -> Sequence[str]:
+        self._step(changes=False)
         return self.store.remove_stale_uploads(older_than, now)
 
     def facts(self) -> StoreFacts:

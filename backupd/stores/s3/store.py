@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backupd.errors import IntegrityError, StoreError
 from backupd.model import ObjectInfo, StoreFacts
 from backupd.stores.keys import check_key, check_range, is_key
+from backupd.stores.s3.claims import Claims
 from backupd.stores.s3.client import Bucket, new_mark
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.parts import plan_parts
@@ -35,14 +36,16 @@ class S3Store:
     """Objects in a bucket, below a prefix. Thread-safe.
 
     Before the first write the server is probed (see `probe`), unless `findings`, a file, says what came of it lately.
+    `claims` is a directory in which this machine's processes say which uploads they are at.
     """
 
-    def __init__(self, name: str, options: S3Options, findings: Path | None = None) -> None:
+    def __init__(self, name: str, options: S3Options, findings: Path | None = None, claims: Path | None = None) -> None:
         self.name = name
         self._options = options
         self._bucket = Bucket(name, options)
         self._pool = ThreadPoolExecutor(options.upload_threads, thread_name_prefix=f"store-{name}")
-        self._uploads = Uploads(self._pool)
+        self._claims = Claims(claims, options)
+        self._uploads = Uploads(self._pool, self._claims)
         self._capabilities: Capabilities | None = None
         self._remembered = Remembered(findings, options)
         self._lock = threading.Lock()
@@ -95,15 +98,20 @@ class S3Store:
         """Delete one object. In a bucket with versions it is hidden, and goes when the bucket's own rules say so."""
         self._bucket.delete(check_key(key))
 
-    def remove_stale_uploads(self, older_than: timedelta, now: datetime) -> Sequence[str]:
-        """Abort multipart uploads begun before `now - older_than`, except those that this store is writing."""
+    def remove_stale_uploads(self, older_than: timedelta | None, now: datetime) -> Sequence[str]:
+        """Abort multipart uploads that dead processes of this machine have begun, and of others' those that are old."""
+        abandoned = self._claims.abandoned()
+        if older_than is None and not abandoned.names:
+            return ()
         stale = [
             (key, upload_id)
             for key, upload_id, begun in self._unfinished()
-            if begun < now - older_than and upload_id not in self._uploads.live
+            if upload_id not in self._uploads.live
+            and ((older_than is not None and begun < now - older_than) or abandoned.has(key, upload_id))
         ]
         for key, upload_id in stale:
             abort_upload(self._bucket, key, upload_id)
+        self._claims.forget(abandoned)
         return [f"upload {upload_id} of {key}" for key, upload_id in stale]
 
     def facts(self) -> StoreFacts:

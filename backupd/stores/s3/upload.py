@@ -8,6 +8,7 @@ from typing import Any
 
 from backupd.errors import StoreError
 from backupd.model import ObjectInfo
+from backupd.stores.s3.claims import Claim, Claims
 from backupd.stores.s3.client import Bucket, new_mark, one_piece
 from backupd.stores.s3.errors import code_of, status_of
 from backupd.stores.s3.parts import PartPlan
@@ -17,10 +18,11 @@ from backupd.stores.writing import Writer
 
 
 class Uploads:
-    """What the writers of one store share: its pool, and the ids of the uploads that are under way."""
+    """What the writers of one store share: its pool, its claims, and the ids of the uploads that are under way."""
 
-    def __init__(self, pool: Executor) -> None:
+    def __init__(self, pool: Executor, claims: Claims) -> None:
         self.pool = pool
+        self.claims = claims
         self.live: set[str] = set()
         self.conditional_complete = True
 
@@ -46,6 +48,7 @@ class MultipartWriter(Writer):
         self._budget = bucket.options.upload_threads * bucket.options.part_size_bytes
         self._mark = new_mark()
         self._upload_id: str | None = None
+        self._claim: Claim | None = None
         self._part = bytearray(plan.size(1))
         self._filled = 0
         self._size = 0
@@ -75,6 +78,7 @@ class MultipartWriter(Writer):
             self._complete(self._upload_id)
             self._uploads.live.discard(self._upload_id)
             self._upload_id = None
+            self._unclaim(keep=False)
         info, mark = self._bucket.head(self._key)
         if info.size != self._size and mark == self._mark:
             self._bucket.delete(self._key)
@@ -85,9 +89,19 @@ class MultipartWriter(Writer):
         wait([future for future in self._pending if not future.cancel()])  # a part that came after the abort would stay
         self._pending.clear()
         self._part = bytearray()
-        if self._upload_id is not None:
-            self._uploads.live.discard(self._upload_id)
-            abort_upload(self._bucket, self._key, self._upload_id)
+        keep = self._claim is not None  # an upload that was begun without an answer is found by its key
+        try:
+            if self._upload_id is not None:
+                self._uploads.live.discard(self._upload_id)
+                abort_upload(self._bucket, self._key, self._upload_id)
+                keep = False
+        finally:
+            self._unclaim(keep=keep)
+
+    def _unclaim(self, *, keep: bool) -> None:
+        if self._claim is not None:
+            self._claim.close(keep=keep)
+            self._claim = None
 
     def _send(self, *, last: bool = False) -> None:
         """Hand the filled part to the pool, once there is room for it."""
@@ -110,11 +124,13 @@ class MultipartWriter(Writer):
 
     def _begin(self) -> str:
         self._capabilities()  # settles whether there are checksums
+        self._claim = self._uploads.claims.claim(self._key)
         extra: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if self._bucket.checksums else {}
         with self._bucket.errors(f"beginning {self._key}"):
             answer = self._bucket.client.create_multipart_upload(
                 **self._bucket.where(self._key), **self._bucket.attributes(self._mark), **extra
             )
+        self._claim.begun(answer["UploadId"])
         return answer["UploadId"]
 
     def _upload(self, upload_id: str, number: int, body: bytearray) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""Which multipart uploads this machine's processes have begun: those of a dead one can be aborted at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from backupd.mark import Mark, Marks
+from backupd.stores.s3.client import new_mark
+from backupd.stores.s3.options import S3Options
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a claim's file says. `upload` None: it was about to be begun, or has been, and the answer was not seen."""
+
+    bucket: str
+    key: str
+    upload: str | None = None
+
+
+# Made on import: msgspec 0.22 crashes when several threads are the first to decode a type.
+_SAID = msgspec.json.Decoder(_Said)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One upload of this process, from before it begins to after its end."""
+
+    said: _Said
+    mark: Mark | None
+
+    def begun(self, upload_id: str) -> None:
+        """The server has given it an id."""
+        if self.mark is not None:
+            self.mark.write(msgspec.json.encode(msgspec.structs.replace(self.said, upload=upload_id)))
+
+    def close(self, *, keep: bool) -> None:
+        """It is over. `keep`: it could not be aborted, and is to be once this process is gone."""
+        if self.mark is not None:
+            self.mark.close(keep=keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """What dead processes of this machine were at: names of their claims, and what these say."""
+
+    names: Sequence[str]
+    said: Sequence[_Said]
+    alive: frozenset[str]
+
+    def has(self, key: str, upload_id: str) -> bool:
+        """Whether an upload is one of theirs: by its id, or by its key if nobody came to know the id.
+
+        Keys hold the random id of a snapshot. Only copies of one snapshot that several machines make at once share
+        one; theirs would fail by this, and be made by the next run.
+        """
+        return any(
+            said.upload == upload_id or (said.upload is None and said.key == key and upload_id not in self.alive)
+            for said in self.said
+        )
+
+
+class Claims:
+    """Files in `directory`, in the state of this machine; without one nothing is claimed.
+
+    What a stopped machine tore is dropped: that upload goes when it is old, like those of other machines.
+    """
+
+    def __init__(self, directory: Path | None, options: S3Options) -> None:
+        self._marks = Marks(directory) if directory is not None else None
+        self._bucket = f"{options.endpoint} {options.bucket} {options.key_prefix}"
+
+    def claim(self, key: str) -> Claim:
+        """Say that an upload of `key` is about to begin. SourceError if that can't be written down."""
+        said = _Said(bucket=self._bucket, key=key)
+        if self._marks is None:
+            return Claim(said, None)
+        mark = self._marks.make(new_mark())
+        try:
+            mark.write(msgspec.json.encode(said))
+        except BaseException:
+            mark.close(keep=False)
+            raise
+        return Claim(said, mark)
+
+    def abandoned(self) -> Abandoned:
+        """The claims of the dead on this bucket."""
+        names, dead, alive = [], [], set()
+        for name in self._marks.names() if self._marks else ():
+            said = self._read(name)
+            if self._marks is not None and not self._marks.is_dead(name):
+                alive |= {said.upload} if said is not None and said.upload else set()
+            elif said is None:
+                names.append(name)
+            elif said.bucket == self._bucket:
+                names.append(name)
+                dead.append(said)
+        return Abandoned(names, dead, frozenset(alive))
+
+    def forget(self, abandoned: Abandoned) -> None:
+        """Nothing is left of them."""
+        for name in abandoned.names:
+            if self._marks is not None:
+                self._marks.forget(name)
+
+    def _read(self, name: str) -> _Said | None:
+        assert self._marks is not None
+        try:
+            return _SAID.decode(self._marks.read(name))
+        except msgspec.DecodeError:
+            return None
