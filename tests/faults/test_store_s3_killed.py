@@ -1,4 +1,4 @@
-"""Processes killed in a multipart upload: their machine aborts what they left at once, and nothing of anybody else's."""
+"""Processes killed in a multipart upload: their machine aborts what they left at once, and nothing that is others'."""
 
 from __future__ import annotations
 
