@@ -1,7 +1,8 @@
-"""Images for tests, made from Debian packages: no registry is asked.
+"""Images for tests: the official ones where a registry answers, else made from Debian packages.
 
 A root file system is put together once and kept as a tar under `.build/`; loading it takes a second or two. Tags carry
 a hash of the recipe, so that an engine which outlives the tests is not filled with copies, nor serves an old one.
+BACKUPD_TEST_IMAGES says which: `auto`, `official` (fail without a registry) or `debian` (ask none).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from types import TracebackType
 from typing import Self
 
 import docker
-from docker.errors import ImageNotFound
+import requests
+from docker.errors import DockerException, ImageNotFound
 
 from tests.support.apt import NotInstallable, apt_lock, update
 from tests.support.dockerd import Host, NoEngine
@@ -37,15 +39,20 @@ UNWANTED = (
     *("libsemanage", "libsepol", "libtext-glob-perl", "libz3", "locales", "openssl", "passwd", "perl"),
     *("postgresql-client-common", "postgresql-common", "sensible-utils", "ssl-cert", "sysvinit", "ucf", "usrmerge"),
 )
+KEPT = ("HEALTHCHECK",)  # the published images have none, and tests wait for it
 LEFT_OUT = ("./usr/share/doc/*", "./usr/share/man/*", "./usr/share/locale/*", "./usr/lib/postgresql/*/lib/bitcode/*")
 USERS = {"root": 0, "daemon": 1, "postgres": 999, "redis": 998, "nobody": 65534}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is made. `alias` is the tag that it gets in a private engine, where nobody else is confused."""
+    """How an image is made. `alias` is the tag that it gets in a private engine, where nobody else is confused.
+
+    `official` is the published image that serves instead, with the lines of `dockerfile` that begin as one of KEPT.
+    """
 
     packages: tuple[str, ...]
+    official: str | None = None
     busybox: bool = False
     entrypoint: str | None = None
     dockerfile: tuple[str, ...] = ()
@@ -54,10 +61,17 @@ class Recipe:
 
 
 RECIPES = {
-    "alpine": Recipe(packages=("busybox-static",), busybox=True, alias="alpine:latest", dockerfile=('CMD ["sh"]',)),
+    "alpine": Recipe(
+        packages=("busybox-static",),
+        official="alpine:3.20",
+        busybox=True,
+        alias="alpine:latest",
+        dockerfile=('CMD ["sh"]',),
+    ),
     "helper": Recipe(packages=(*TOOLS, "attr", "acl", "libcap2-bin", "python3"), dockerfile=('CMD ["sh"]',)),
     "postgres": Recipe(
         packages=(*TOOLS, "bash", "postgresql"),
+        official="postgres:15",
         entrypoint="postgres.sh",
         alias="postgres:15",
         directories=("var/lib/postgresql/data", "docker-entrypoint-initdb.d", "run/postgresql"),
@@ -74,6 +88,7 @@ RECIPES = {
     ),
     "redis": Recipe(
         packages=(*TOOLS, "redis-server"),
+        official="redis:7",
         entrypoint="redis.sh",
         alias="redis:7-alpine",
         directories=("data",),
@@ -96,6 +111,7 @@ class Images:
         self._host = host
         self._client = docker.DockerClient(base_url=host.url, version="auto", timeout=120)
         self._ready: dict[str, str] = {}
+        self._wanted = os.environ.get("BACKUPD_TEST_IMAGES", "auto")
 
     def tag(self, name: str) -> str:
         if name not in self._ready:
@@ -108,13 +124,30 @@ class Images:
         try:
             self._client.images.get(tag)
         except ImageNotFound:
-            base = f"backupd-test/{name}-base"
-            self._client.api.import_image_from_file(str(_rootfs(name, recipe, digest)), repository=base, tag=digest)
-            dockerfile = "\n".join((f"FROM {base}:{digest}", *recipe.dockerfile)).encode()
+            dockerfile = "\n".join(self._published(recipe) or self._made(name, recipe, digest)).encode()
             self._client.images.build(fileobj=BytesIO(dockerfile), tag=tag, rm=True)
         if self._host.private and recipe.alias:
             self._client.images.get(tag).tag(*recipe.alias.split(":"))
         return tag
+
+    def _published(self, recipe: Recipe) -> list[str]:
+        """A Dockerfile upon the official image; empty if there is none, or no registry that hands it out."""
+        if recipe.official is None or self._wanted == "debian":
+            return []
+        try:
+            self._client.images.pull(*recipe.official.split(":"))
+        except (DockerException, requests.RequestException):
+            if self._wanted == "official":
+                raise
+            self._wanted = "debian"  # it would refuse the others as well
+            return []
+        return [f"FROM {recipe.official}", *(line for line in recipe.dockerfile if line.startswith(KEPT))]
+
+    def _made(self, name: str, recipe: Recipe, digest: str) -> list[str]:
+        """A Dockerfile upon what Debian's packages hold."""
+        base = f"backupd-test/{name}-base"
+        self._client.api.import_image_from_file(str(_rootfs(name, recipe, digest)), repository=base, tag=digest)
+        return [f"FROM {base}:{digest}", *recipe.dockerfile]
 
     def __enter__(self) -> Self:
         return self
