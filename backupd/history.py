@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from backupd.errors import SourceError
+from backupd.malformed import MALFORMED
 from backupd.process import alive, this_process
 
 RunKind = Literal["backup", "restore", "verify", "drill", "prune", "recover"]
@@ -116,7 +117,7 @@ class History:
                 if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                     connection.executescript(f"{_SCHEMA} PRAGMA user_version = 1;")
                 yield connection
-        except (OSError, sqlite3.Error, msgspec.DecodeError) as exc:
+        except (OSError, sqlite3.Error, *MALFORMED) as exc:
             raise SourceError(
                 f"the history {self._path} cannot be used: {exc}", hint="it can be moved away: no snapshot needs it"
             ) from exc

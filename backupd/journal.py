@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from backupd.errors import SourceError
+from backupd.malformed import MALFORMED
 from backupd.model import Hook, Volume
 
 _SCHEMA = (
@@ -98,7 +99,7 @@ class Journal:
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute(_SCHEMA)
                 yield connection
-        except (OSError, sqlite3.Error, msgspec.DecodeError) as exc:
+        except (OSError, sqlite3.Error, TypeError, *MALFORMED) as exc:
             raise SourceError(
                 f"the journal {self._path} cannot be used: {exc}",
                 hint="without it `backupd recover` looks into every configured volume: move the file away",

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from backupd.errors import SourceError, StoreError
+from backupd.malformed import MALFORMED
 
 
 class KnownRepositories:
@@ -43,7 +44,7 @@ class KnownRepositories:
     def _read(self) -> Mapping[str, str]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return {}
         except OSError as exc:
             raise SourceError(f"cannot read {self._path}: {exc.strerror}") from exc

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 VolumeKind = Literal["volume", "bind", "directory"]
 TarFlavour = Literal["gnu", "busybox"]
 ConsistencyName = Literal["auto", "live", "pause", "stop", "postgres", "redis", "sqlite"]
+
+AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
+"""In what is read from outside: a time without its offset from UTC is refused, as it cannot be compared with others."""
+
+_YEARS = range(1970, 9000)
+
+
+def require_possible(*times: datetime | None) -> None:
+    """ValueError for a time that arithmetic with time zones and durations could fail on."""
+    for time in times:
+        if time is not None and time.year not in _YEARS:
+            raise ValueError(f"expected a time between 1970 and 8999, not one of the year {time.year}")
+
 
 KIB = 1024
 MIB = 1024 * KIB

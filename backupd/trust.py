@@ -19,6 +19,8 @@ import msgspec
 
 from backupd.crypto import signature_holds
 from backupd.errors import BackupdError, IntegrityError, SourceError
+from backupd.malformed import MALFORMED
+from backupd.model import AwareTime, require_possible
 from backupd.statefile import locked, read_private, write_private
 
 _ID = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -34,7 +36,10 @@ class Seen(msgspec.Struct, frozen=True):
 
     digest: str
     signer: str
-    time: datetime
+    time: AwareTime
+
+    def __post_init__(self) -> None:
+        require_possible(self.time)
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -184,7 +189,7 @@ class Trust:
         data = read_private(path)
         try:
             return None if data is None else _RECORD.decode(data)
-        except msgspec.DecodeError as exc:
+        except MALFORMED as exc:
             raise SourceError(
                 f"{path} is damaged: {exc}", hint="restore it; without it, whatever the repository holds is believed"
             ) from exc

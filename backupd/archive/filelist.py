@@ -16,6 +16,7 @@ import msgspec
 from backupd.archive.lines import LineWriter, Sink, read_lines
 from backupd.archive.member import Member, decoded
 from backupd.errors import IntegrityError
+from backupd.malformed import MALFORMED
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -95,7 +96,7 @@ def read_file_list(pieces: Iterable[bytes], name: str) -> Iterator[Member]:
         for line in lines:
             # Within a name, the quotation mark would have a backslash before it.
             yield _decoded(decode_raw(line)) if b'_bytes"' in line else decode(line)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except MALFORMED as exc:
         raise IntegrityError(f"{name} is not a file list: {exc}") from exc
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from backupd.archive.lines import LineWriter, Sink, read_lines
 from backupd.errors import IntegrityError
+from backupd.malformed import MALFORMED
 from backupd.model import MIB
 
 LARGEST_CHUNK = 16 * MIB
@@ -73,7 +74,7 @@ class Index:
         self._lines = read_lines(pieces, name)
         try:
             header = _HEADER.decode(next(self._lines, b""))
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except MALFORMED as exc:
             raise IntegrityError(f"{name} is not an index: {exc}") from exc
         if header.kind != "index" or header.format != 1:
             raise IntegrityError(f"{name} is not an index of format 1")
@@ -89,5 +90,5 @@ class Index:
                 if not 0 < chunk[1] <= LARGEST_CHUNK or chunk[4] <= 0 or chunk[3] < 0 or not 0 <= chunk[2] < count:
                     raise IntegrityError(f"{self._name} has an impossible line")
                 yield chunk
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except MALFORMED as exc:
             raise IntegrityError(f"{self._name} has a line that is not a chunk: {exc}") from exc

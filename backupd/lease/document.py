@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from backupd.errors import ObjectNotFound
-from backupd.model import ObjectInfo
+from backupd.malformed import MALFORMED
+from backupd.model import AwareTime, ObjectInfo, require_possible
 from backupd.ports import Store
 from backupd.repository import layout
 
@@ -41,10 +42,13 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     program: str
     process: int
-    begun: datetime
-    until: datetime
-    seconds: int
+    begun: AwareTime
+    until: AwareTime
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 60 * 60)]
     released: bool = False
+
+    def __post_init__(self) -> None:
+        require_possible(self.begun, self.until)
 
 
 _DECODER = msgspec.json.Decoder(Document)
@@ -129,6 +133,6 @@ def _read(store: Store, lease_id: str, infos: Sequence[ObjectInfo]) -> Standing:
         document = _DECODER.decode(store.read(infos[-1].key))
     except ObjectNotFound:
         vanished = True
-    except msgspec.DecodeError:
+    except MALFORMED:
         pass
     return Standing(lease_id, tuple(info.key for info in infos), infos[-1].modified, document, vanished)

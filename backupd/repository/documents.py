@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from backupd.crypto import Identities, Recipients, SigningKey
 from backupd.errors import IntegrityError, RepositoryError
+from backupd.malformed import MALFORMED
 from backupd.repository.drillrecord import DrillRecord
 from backupd.repository.manifest import FORMAT, HIDDEN, Encryption, Manifest, RepositoryConfig
 
@@ -103,7 +104,7 @@ def decode(data: bytes, kind: type[_T], key: str) -> _T:
             data = msgspec.json.encode(_with_placeholders(_TREE.decode(data)))
         document: _T = _DECODERS[kind].decode(data)
         return document
-    except (msgspec.DecodeError, *_WRONG_SHAPE) as exc:
+    except (*MALFORMED, *_WRONG_SHAPE) as exc:
         raise IntegrityError(f"{key} is damaged: {exc}") from exc
 
 
@@ -156,5 +157,5 @@ def opened(manifest: Manifest, identities: Identities) -> Manifest:
         tree["encryption"] = Encryption(recipients=manifest.encryption.recipients)
         document: Manifest = _DECODERS[Manifest].decode(msgspec.json.encode(tree))
         return document
-    except (msgspec.DecodeError, binascii.Error, ValueError, *_WRONG_SHAPE) as exc:
+    except (*MALFORMED, binascii.Error, ValueError, *_WRONG_SHAPE) as exc:
         raise IntegrityError(f"the private part of {what} is damaged: {exc}") from exc

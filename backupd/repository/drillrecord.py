@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 import msgspec
+
+from backupd.model import AwareTime, require_possible
 
 Verdict = Literal["proven", "failed", "warning", "skipped"]
 DrillOutcome = Literal["proven", "files", "failed"]
@@ -43,7 +44,7 @@ class VolumeDrill(msgspec.Struct, frozen=True, kw_only=True):
 
     volume: str
     outcome: DrillOutcome
-    moment: datetime
+    moment: AwareTime
     restore_seconds: float
     recovery_seconds: float
     counts: dict[str, int] = {}
@@ -62,8 +63,8 @@ class DrillRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     snapshot: str
     plan: str
-    time: datetime
-    finished: datetime
+    time: AwareTime
+    finished: AwareTime
     host: str
     program: str
     engine: str
@@ -72,6 +73,9 @@ class DrillRecord(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: float
     volumes: list[VolumeDrill]
     missing: list[str] = []
+
+    def __post_init__(self) -> None:
+        require_possible(self.time, self.finished)
 
     @property
     def good(self) -> bool:

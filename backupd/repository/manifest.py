@@ -5,13 +5,12 @@ How they are stored is in `documents`.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 from backupd.archive import ChunkerParameters
-from backupd.model import Tool, Volume
+from backupd.model import AwareTime, Tool, Volume, require_possible
 
 FORMAT = 2
 """The highest format that this program reads. What is not encrypted is written in format 1."""
@@ -24,7 +23,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = 1
     id: str
-    created: datetime
+    created: AwareTime
     chunker: ChunkerParameters
 
 
@@ -40,7 +39,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     """The full archive that a chain of incremental ones began with."""
 
     snapshot: str
-    time: datetime
+    time: AwareTime
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +59,8 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     source: Volume
     tool: Tool | None
     consistency: str
-    started: datetime
-    finished: datetime
+    started: AwareTime
+    finished: AwareTime
     plain_size: int
     new_size: int
     stored_size: int
@@ -70,7 +69,7 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     features: list[str]
     warning_count: int = 0
     warnings: list[str] = []
-    moment: datetime | None = None
+    moment: AwareTime | None = None
     downtime: dict[str, float] = {}
     trouble: list[str] = []
     index: ObjectRef
@@ -109,17 +108,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = 1
     id: str
-    time: datetime
-    finished: datetime
+    time: AwareTime
+    finished: AwareTime
     plan: str
     reason: Reason = "backup"
     host: str
     program: str
     archives: list[Archive]
     failures: list[Failure] = []
-    moment: datetime | None = None
+    moment: AwareTime | None = None
     trouble: list[str] = []
     encryption: Encryption | None = None
+
+    def __post_init__(self) -> None:
+        require_possible(self.time, self.finished, self.moment)
+        for archive in self.archives:
+            require_possible(archive.started, archive.finished, archive.moment, archive.base.time)
 
     def archive(self, volume: str) -> Archive | None:
         """The archive of a volume, or None."""

@@ -13,6 +13,7 @@ from backupd.settings.errors import Key, Problem
 from backupd.settings.words import kind, spell
 
 _MERGE = "tag:yaml.org,2002:merge"
+_LARGEST = 100_000
 _QUOTED = re.compile(r"""'(?!<[a-z ]+>'|\\.')[^' ]{2,}'|"[^" ]{2,}\"""")
 """Text of the file in a message of PyYAML: a tag, an alias. Single characters and names of tokens may stay."""
 
@@ -43,7 +44,7 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any] | None, list[Prob
         loader = yaml.SafeLoader(text)
         try:
             root = loader.get_single_node()
-            problems += _repeated(root, source, (), ())
+            problems += _repeated(root, source, (), set())
             tree = loader.construct_document(root) if root is not None else {}
         finally:
             loader.dispose()
@@ -55,13 +56,29 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any] | None, list[Prob
         return {}, problems
     if not isinstance(tree, dict):
         return None, [*problems, Problem((), f"expected a mapping (`key: value` lines), not {kind(tree)}", source)]
+    if _size(tree, {}) > _LARGEST:
+        return None, [
+            *problems,
+            Problem((), "its aliases (`*name`) stand for more than a configuration can be", source),
+        ]
     return _checked(tree, source, problems, (), ()), problems
 
 
-def _repeated(node: yaml.Node | None, source: str, key: Key, around: tuple[yaml.Node, ...]) -> Iterator[Problem]:
+def _size(tree: Any, known: dict[int, int]) -> int:
+    """How many values there are with every alias written out, without writing them out."""
+    if not isinstance(tree, dict | list):
+        return 1
+    if id(tree) not in known:
+        known[id(tree)] = 1  # should it be in itself, which is told elsewhere
+        known[id(tree)] += sum(_size(inner, known) for inner in (tree.values() if isinstance(tree, dict) else tree))
+    return known[id(tree)]
+
+
+def _repeated(node: yaml.Node | None, source: str, key: Key, looked_at: set[int]) -> Iterator[Problem]:
     """Keys that are given twice: PyYAML lets the second silently replace the first."""
-    if not isinstance(node, yaml.MappingNode) or node in around:
+    if not isinstance(node, yaml.MappingNode) or id(node) in looked_at:
         return
+    looked_at.add(id(node))
     seen: set[str] = set()
     for name, value in node.value:
         if not isinstance(name, yaml.ScalarNode) or name.tag == _MERGE:
@@ -70,7 +87,7 @@ def _repeated(node: yaml.Node | None, source: str, key: Key, around: tuple[yaml.
             line, column = name.start_mark.line + 1, name.start_mark.column + 1
             yield Problem((*key, name.value), f"given twice, again in line {line}, column {column}", source)
         seen.add(name.value)
-        yield from _repeated(value, source, (*key, name.value), (*around, node))
+        yield from _repeated(value, source, (*key, name.value), looked_at)
 
 
 def _checked(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from backupd.malformed import MALFORMED
 from backupd.mark import Mark, Marks
 from backupd.stores.s3.client import new_mark
 from backupd.stores.s3.options import S3Options
@@ -110,5 +111,5 @@ class Claims:
         assert self._marks is not None
         try:
             return _SAID.decode(self._marks.read(name))
-        except msgspec.DecodeError:
+        except MALFORMED:
             return None

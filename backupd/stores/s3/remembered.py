@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from backupd.malformed import MALFORMED
+from backupd.model import AwareTime
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.probe import Capabilities
 
@@ -20,7 +22,7 @@ GOOD_FOR = timedelta(days=7)
 
 class _Finding(msgspec.Struct, frozen=True, kw_only=True):
     about: str
-    found: datetime
+    found: AwareTime
     conditional_put: bool
     checksums: bool
     details: Mapping[str, str]
@@ -45,7 +47,7 @@ class Remembered:
             return None
         try:
             finding = _FINDING.decode(self._path.read_bytes())
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *MALFORMED):
             return None
         age = datetime.now(UTC) - finding.found
         if finding.about != self._about or not timedelta(0) <= age < GOOD_FOR:
