@@ -114,11 +114,16 @@ def test_order_of_a_stack(stack: Stack, runtime: Runtime) -> None:
     stranger = stack.container("stranger")
     stranger.reload()
     began = stranger.attrs["State"]["StartedAt"]
-    since = int(time.time())
+    since = time.time()
     back_up(plan(volume, consistency="stop"), runtime, [MemoryStore("local")])
-    events = stack.client.events(since=since, until=int(time.time()) + 1, decode=True, filters={"type": "container"})
+    events = stack.client.events(
+        since=int(since), until=int(time.time()) + 1, decode=True, filters={"type": "container"}
+    )
     names = {container.id: container.name.split("-")[1] for container in (db, app, web)}
-    acts = [(event["Action"], names[event["id"]]) for event in events if event["id"] in names]
+    seen = [
+        event for event in events if event["id"] in names and event["timeNano"] > since * 1e9
+    ]  # not when they began
+    acts = [(event["Action"], names[event["id"]]) for event in seen]
     order = [act for act in acts if act[0] in {"stop", "start"}]
     assert order == [
         ("stop", "web"),

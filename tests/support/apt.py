@@ -14,6 +14,7 @@ from pathlib import Path
 
 LISTS = Path("/var/lib/apt/lists")
 FRESH_SECONDS = 3600
+PATIENCE_SECONDS = 300  # somebody else may be installing something
 
 
 class NotInstallable(Exception):  # noqa: N818  (reads as what it is)
@@ -57,7 +58,7 @@ def _missing(programs: tuple[str, ...]) -> list[str]:
 
 def _apt_get(*arguments: str) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", *arguments]
+    command = ["apt-get", "-o", f"DPkg::Lock::Timeout={PATIENCE_SECONDS}", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NotInstallable(f"`apt-get {arguments[0]}` failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

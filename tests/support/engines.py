@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -242,7 +243,10 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineUnd
 
 def opened_up(directory: Path) -> None:
     """Let every user come at what is in a directory made by pytest, as they can in a container."""
-    for path in list(directory.parents)[:3]:
+    above = Path(tempfile.gettempdir()).resolve()
+    for path in directory.resolve().parents:
+        if path == above or above not in path.parents:
+            break
         path.chmod(0o711)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import docker
 from docker.errors import NotFound
 
-from backupd.engine.docker.connection import own_socket
+from backupd.engine.docker.connection import own_socket, read_ahead
 from backupd.engine.docker.frames import Frames
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.errors import SourceError
@@ -52,8 +52,10 @@ def run_command(
                 )["Id"]
             except NotFound as exc:
                 raise SourceError(f"cannot {act}: there is no such container") from exc
-            connection = own_socket(api.exec_start(number, socket=True), resources)
-        frames = Frames(connection, stderr.feed)
+            raw = api.exec_start(number, socket=True)
+            early = read_ahead(raw)
+            connection = own_socket(raw, resources)
+        frames = Frames(connection, stderr.feed, early)
         buffer = memoryview(bytearray(64 * 1024))
         while True:
             left = deadline - time.monotonic()

@@ -27,3 +27,21 @@ def own_socket(raw: Any, resources: contextlib.ExitStack) -> socket.socket:
     resources.callback(connection.close)
     connection.setblocking(True)
     return connection
+
+
+def read_ahead(raw: Any) -> bytes:
+    """What came in one piece with the answer's header: it waits in http.client's buffer, where the SDK forgets it.
+
+    A command that ends at once has all of its output there at times. To be called before `own_socket`.
+    """
+    response = getattr(raw, "_response", None)
+    buffered = getattr(getattr(getattr(response, "raw", None), "_fp", None), "fp", None)
+    connection = getattr(raw, "_sock", None)
+    if buffered is None or connection is None:
+        return b""
+    patience = connection.gettimeout()
+    connection.setblocking(False)  # `peek` reads once if nothing is in the buffer, and must not wait then
+    try:
+        return bytes(buffered.peek())
+    finally:
+        connection.settimeout(patience)

@@ -15,14 +15,18 @@ RECEIVE_BYTES = 512 * 1024
 
 
 class Frames:
-    """Takes the stream apart: stdout is read, stderr handed to a callback on the way. Not thread-safe."""
+    """Takes the stream apart: stdout is read, stderr handed to a callback on the way. Not thread-safe.
 
-    def __init__(self, connection: socket.socket, on_stderr: Callable[[bytes], None]) -> None:
+    `early`, at most RECEIVE_BYTES long, was received of the connection before.
+    """
+
+    def __init__(self, connection: socket.socket, on_stderr: Callable[[bytes], None], early: bytes = b"") -> None:
         self._connection = connection
         self._on_stderr = on_stderr
         self._received = memoryview(bytearray(RECEIVE_BYTES))
+        self._received[: len(early)] = early
         self._start = 0
-        self._end = 0
+        self._end = len(early)
         self._header = b""
         self._stream = STDOUT
         self._left = 0

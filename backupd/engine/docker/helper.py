@@ -134,7 +134,7 @@ class Helper:
     def _attach(self) -> None:
         wanted = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(self._spec.reads_stdin)}
         raw = self._api.attach_socket(self.name, wanted)
-        self.connection = own_socket(raw, self._resources)
+        self.connection = own_socket(raw, self._resources)  # nothing was read ahead: the container is not started yet
 
     def hang_up(self) -> None:
         """End the connection both ways, so that whoever reads it sees its end."""
