@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import random
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from backupd.archive import MadeMember, Part, Splice, below, without
 from backupd.errors import IntegrityError, SourceError
 from backupd.model import TarReport
+from tests.support.keys import need
 from tests.support.streams import Given, everything
 from tests.support.tars import END, awkward_tree, extension, header, padded, pax, python_tar, sparse_file, tar_of, walk
 from tools.fingerprint import fingerprint
@@ -86,8 +86,7 @@ def test_everything_below_a_directory(tmp_path: Path, tar_format: str) -> None:
 
 @pytest.mark.parametrize("tar_format", ["gnu", "ustar"])
 def test_busybox_extracts_it(tmp_path: Path, tar_format: str) -> None:
-    if shutil.which("busybox") is None:
-        pytest.skip("no busybox here")
+    need("busybox")
     tree = tmp_path / "tree"
     awkward_tree(tree, short_names=tar_format == "ustar")
     stream = tar_of(tree, f"--format={tar_format}")

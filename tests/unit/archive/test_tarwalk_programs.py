@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backupd.archive import Member
+from tests.support.keys import need
 from tests.support.tars import awkward_tree, python_tar, sparse_file, tar_of, walk
 
 OURS = ("--format=posix", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--acls", "--sparse", "--numeric-owner")
@@ -93,11 +93,9 @@ def test_sparse_files(tmp_path: Path, options: tuple[str, ...], extents: int) ->
 
 
 def test_busybox_tar(tmp_path: Path) -> None:
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("no busybox here")
+    need("busybox")
     awkward_tree(tmp_path)
-    agrees_with_tarfile(tar_of(tmp_path, program=(busybox, "tar")))
+    agrees_with_tarfile(tar_of(tmp_path, program=("busybox", "tar")))
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)

@@ -15,7 +15,10 @@ from backupd.engine.docker.commands import run_command
 from backupd.services import CommandResult, Service
 
 FRAMES = b"\x01\0\0\0\0\0\0\x06hello\n" + b"\x02\0\0\0\0\0\0\x04oops" + b"\x01\0\0\0\0\0\0\x05again"
-HEADER = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+HEADER = (
+    b"HTTP/1.1 101 UPGRADED\r\n"
+    b"Content-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+)
 
 
 class Engine(threading.Thread):
