@@ -1,3 +1,8 @@
 """Fixtures of every test: engines and stores come from `tests/support`."""
 
+from hypothesis import settings
+
 pytest_plugins = ["tests.support.engines", "tests.support.s3"]
+
+settings.register_profile("backupd", deadline=None)  # machines are shared and noisy: no test depends on a time
+settings.load_profile("backupd")
