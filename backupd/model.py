@@ -130,6 +130,25 @@ class StoreFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LockPolicy:
+    """How long objects are locked: `duration` at least from the last run that still needed them.
+
+    They are locked for a quarter more, so that a lock is renewed once in that quarter and not by every run.
+    """
+
+    mode: Literal["governance", "compliance"]
+    duration: timedelta
+
+    def until(self, now: datetime) -> datetime:
+        """Where a lock that is set now ends, in whole seconds."""
+        return (now + self.duration * 5 / 4).replace(microsecond=0)
+
+    def is_due(self, until: datetime | None, now: datetime) -> bool:
+        """Whether a lock that ends then has to be renewed."""
+        return until is None or until < now + self.duration
+
+
+@dataclass(frozen=True, slots=True)
 class Compression:
     """How chunks are compressed. `level` None means the codec's own default."""
 

@@ -17,9 +17,10 @@ from backupd.crypto import Identities, Recipients
 from backupd.engine import MountedEngine
 from backupd.errors import ConfigError, SourceError, UsageError
 from backupd.indexcache import IndexCache
-from backupd.model import Plan
+from backupd.model import LockPolicy, Plan
 from backupd.ports import Engine, Progress, Store
 from backupd.prune import Rules
+from backupd.repository import layout
 from backupd.runtime import Runtime
 from backupd.security import Security, no_identities
 from backupd.settings import LocalStoreSettings, S3StoreSettings, Settings
@@ -198,6 +199,9 @@ def _s3_options(store: S3StoreSettings) -> S3Options:
         max_attempts=store.max_attempts,
         part_size_bytes=store.part_size,
         upload_threads=store.upload_threads,
+        lock=LockPolicy(store.object_lock.mode, store.object_lock.duration) if store.object_lock else None,
+        unlocked=(layout.LEASES, layout.PROBES),
+        purge_versions=store.purge_versions,
     )
 
 

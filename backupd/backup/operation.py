@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from backupd import recovery
 from backupd.archive import ChunkerParameters
 from backupd.backup.snapshot import take_snapshot
 from backupd.errors import BackupdError, IntegrityError, LeaseLost, NoRepository, RepositoryError, StoreError
+from backupd.immutability import keep_locked
 from backupd.known import KnownRepositories
 from backupd.model import Plan
 from backupd.ports import Store
@@ -84,12 +85,20 @@ def _back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store], leases: Exit
         sources = [held.with_newest(manifest) if held is holding else held for held in holdings]
         usable = [held for held in sources if held.name not in failures or held.name == primary.store.name]
         for target in usable:
-            behind = None if target.name == primary.store.name else catch_up(target, usable, runtime.progress)
-            if behind is not None:
-                failed(target.repository.store, behind)
+            for problem in _bring_up(target, holding, usable, runtime):
+                failed(target.repository.store, problem)
         store_failures = {name: str(exc) for name, exc in (damaged | failures).items()}
         return BackupResult(manifest, primary.store.name, store_failures)
     raise next(iter(failures.values()))
+
+
+def _bring_up(target: Holding, source: Holding, usable: Sequence[Holding], runtime: Runtime) -> Iterator[BackupdError]:
+    """Give a store what it lacks, and keep locked what it is to keep; everything that goes wrong."""
+    behind = None if target.name == source.name else catch_up(target, usable, runtime.progress)
+    if behind is not None:
+        yield behind
+    if (unlocked := keep_locked(target, usable, runtime.clock.now())) is not None:
+        yield unlocked
 
 
 def open_or_create(store: Store, runtime: Runtime) -> Repository:

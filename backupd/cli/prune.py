@@ -18,7 +18,8 @@ from backupd.errors import (
     SnapshotNotFound,
     UsageError,
 )
-from backupd.prune import Outline, Pruned, PruneRequest, Rules, outline, prune, refuse_unless_safe
+from backupd.locking import OldVersions
+from backupd.prune import Outline, Pruned, PruneRequest, Rules, Verdict, outline, prune, refuse_unless_safe
 from backupd.repository import Repository
 from backupd.wiring import prune_rules
 
@@ -141,13 +142,25 @@ class _Run:
                 pruned = prune(repository, request, self._runtime, seen)
                 document |= _done(pruned)
                 self._session.output.line(_said(pruned))
-                if pruned.left:
-                    raise _refused(pruned)
+                self._judge(pruned, request)
         except BackupdError as exc:
             self._fail(name, exc, document)
         else:
             self._done += 1
             self._documents.append(document)
+
+    def _judge(self, pruned: Pruned, request: PruneRequest) -> None:
+        if pruned.left:
+            raise _refused(pruned)
+        if pruned.unlocked is not None:
+            raise pruned.unlocked
+        if asked := request.ids & set(pruned.outline.held):
+            until = max(pruned.outline.held[id_] for id_ in asked)
+            raise PartialFailure(
+                f"store {pruned.outline.store}: {words.count(len(asked), 'named snapshot')} can't be removed before"
+                f" {words.moment(until)}",
+                hint="the store locks what it holds until then (object lock)",
+            )
 
     def finish(self) -> None:
         """The document, and an error if a store failed: the only one's own, damage before all else."""
@@ -186,8 +199,8 @@ def _show(session: Session, found: Outline) -> None:
                 words.moment(verdict.snapshot.time),
                 verdict.snapshot.plan,
                 ", ".join(sorted(verdict.snapshot.volumes)),
-                "keep" if verdict.keep else "REMOVE",
-                "; ".join(verdict.reasons) or "no rule wants it",
+                "keep" if verdict.keep else "LOCKED" if verdict.snapshot.id in found.held else "REMOVE",
+                _why(found, verdict),
             )
             for verdict in found.verdicts
         ],
@@ -198,6 +211,12 @@ def _show(session: Session, found: Outline) -> None:
         output.line(
             f"of no snapshot: {words.count(len(found.garbage), 'object')}, {words.size(sum(found.garbage.values()))}"
         )
+
+
+def _why(found: Outline, verdict: Verdict) -> str:
+    if until := found.held.get(verdict.snapshot.id):
+        return f"no rule wants it, and it can go from {words.moment(until)}: locked until then"
+    return "; ".join(verdict.reasons) or "no rule wants it"
 
 
 def _described(found: Outline) -> dict[str, Any]:
@@ -211,24 +230,41 @@ def _described(found: Outline) -> dict[str, Any]:
                 "volumes": sorted(verdict.snapshot.volumes),
                 "keep": verdict.keep,
                 "why": verdict.reasons,
+                "locked_until": found.held.get(verdict.snapshot.id),
             }
             for verdict in found.verdicts
         ],
         "unreadable": sorted(found.unreadable),
         "objects": {"of_removed": len(found.only_theirs), "of_none": len(found.garbage), "too_young": found.young},
         "bytes": found.freed,
+        "locked": found.locked,
     }
 
 
 def _done(pruned: Pruned) -> dict[str, Any]:
     removed = {"snapshots": pruned.snapshots, "objects": pruned.objects, "bytes": pruned.bytes}
-    return {"removed": removed, "left": pruned.left}
+    document = {"removed": removed, "left": pruned.left, "locks_extended": pruned.renewed}
+    return document if pruned.old is None else {**document, "old_versions": pruned.old}
 
 
 def _said(pruned: Pruned) -> str:
     going = set(pruned.snapshots)
     kept = words.count(sum(verdict.snapshot.id not in going for verdict in pruned.outline.verdicts), "snapshot")
+    if pruned.outline.held:
+        kept += f", {len(pruned.outline.held)} of them only until their locks end"
+    if pruned.old is not None:
+        kept += f"; {_old(pruned.old)}"
     if pruned.outline.nothing_goes:
         return f"nothing to remove, {kept} kept"
     gone = f"{words.count(len(pruned.snapshots), 'snapshot')} and {words.count(pruned.objects, 'object')} removed"
-    return f"{gone}, {words.size(pruned.bytes)} freed, {kept} kept"
+    freed = "freed" if pruned.old is None else "hidden"
+    return f"{gone}, {words.size(pruned.bytes)} {freed}, {kept} kept"
+
+
+def _old(old: OldVersions) -> str:
+    """What a bucket with versions still holds."""
+    said = f"of deleted objects {words.count(old.count, 'old version')} of {words.size(old.bytes)} stay"
+    if old.purged_count:
+        said = f"{words.size(old.purged_bytes)} freed for good, {said}"
+    ends = [until for _, until in old.locked if until is not None]
+    return said + (f", locked until {words.moment(max(ends))} at the latest" if ends else "")

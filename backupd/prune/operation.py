@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
-from backupd.errors import BackupdError, LockedError, StoreDenied
+from backupd.errors import BackupdError, LockedError, StoreDenied, StoreError
+from backupd.immutability import Extended, extend_locks
 from backupd.known import KnownRepositories
 from backupd.lease import Lease
+from backupd.locking import OldVersions, versions_of
 from backupd.prune.outline import Outline, PruneRequest, outline
 from backupd.prune.safety import refuse_unless_safe
 from backupd.repository import Repository, layout
@@ -16,12 +19,15 @@ from backupd.runtime import Runtime
 
 _PARALLEL_DELETES = 8
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """What was done: ids of the snapshots that are gone, objects and bytes that are, and what the store kept.
 
-    `left` are the keys that the store refused to delete.
+    `left` are the keys that the store refused to delete. `renewed` locks of what stays were extended, `unlocked` is
+    what the store said against that. `old` is what is still there of deleted objects, None where nothing is.
     """
 
     outline: Outline
@@ -29,6 +35,9 @@ class Pruned:
     objects: int = 0
     bytes: int = 0
     left: tuple[str, ...] = ()
+    renewed: int = 0
+    unlocked: StoreError | None = None
+    old: OldVersions | None = None
 
 
 def prune(
@@ -47,14 +56,22 @@ def prune(
         store_now = lease.store_time() or now
         found = outline(repository, request, now, store_now)
         seen(found)
+        extended = extend_locks(repository, found.kept, now) if request.by_rules else Extended()
         try:
             refuse_unless_safe(found, repository, runtime.progress, by_id=bool(request.ids))
         except BackupdError:
             lease.confirm()  # what is missing may be what another prune has removed
             raise
-        if found.nothing_goes:
-            return Pruned(found)
-        pruned = _Removal(repository, lease, runtime, found).run()
+        versions = versions_of(store)
+        if found.nothing_goes and (versions is None or not versions.purges):
+            return Pruned(found, renewed=extended.renewed, unlocked=extended.failure)
+        pruned = Pruned(found) if found.nothing_goes else _Removal(repository, lease, runtime, found).run()
+        pruned = replace(pruned, renewed=extended.renewed, unlocked=extended.failure)
+        if versions is not None:
+            lease.confirm()
+            # While snapshots are missing that nobody here removed, what is hidden may be them.
+            before = _NEVER if found.damage else (lease.store_time() or now) - request.rules.grace
+            pruned = replace(pruned, old=versions.tidy(before))
         lease.confirm()
         store.remove_stale_uploads(request.rules.grace, store_now)
     return pruned
@@ -76,7 +93,8 @@ class _Removal:
         gone = [id_ for id_ in going if self._delete(layout.snapshot(id_))]
         self._require_that_nobody_wrote()
         # What a manifest needs that the store would not let go of stays, too.
-        staying = [manifest for manifest in (*self.outline.kept, *self.outline.removed) if manifest.id not in gone]
+        listed = (*self.outline.kept, *self.outline.waiting, *self.outline.removed)
+        staying = [manifest for manifest in listed if manifest.id not in gone]
         stay = {manifest.id for manifest in staying}
         needed = {ref.key for manifest in staying for archive in manifest.archives for ref in archive.objects}
         doomed = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from backupd.errors import BackupdError
 from backupd.model import ObjectInfo
+from backupd.prune.locked import held_back, locked_keys
 from backupd.prune.rules import Rules, Verdict, judge, named
 from backupd.repository import Manifest, Repository, layout
 
@@ -28,6 +29,11 @@ class PruneRequest:
     plan: str | None = None
     ids: frozenset[str] = frozenset()
 
+    @property
+    def by_rules(self) -> bool:
+        """Whether what it keeps is what all rules together want, and no more."""
+        return self.plan is None and not self.ids
+
 
 @dataclass(frozen=True, slots=True)
 class Outline:
@@ -37,6 +43,9 @@ class Outline:
     were named, and go. `only_theirs` are objects that only snapshots which go have needed, `garbage` those that no
     snapshot refers to, past the grace period, and `leftovers` small things without a meaning. All are bytes by key,
     as the store lists them. `young` counts objects without a snapshot that are within the grace period.
+
+    `locked` are the keys that would go, and until when the store's lock keeps them; `held` the ids of the snapshots
+    that stay whole for that time, because something that only they need is locked.
     """
 
     store: str
@@ -49,6 +58,8 @@ class Outline:
     garbage: Mapping[str, int]
     leftovers: Mapping[str, int]
     young: int
+    locked: Mapping[str, datetime] = field(default_factory=dict)
+    held: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def kept(self) -> list[Manifest]:
@@ -58,7 +69,14 @@ class Outline:
     @property
     def removed(self) -> list[Manifest]:
         """Snapshots that go, newest first."""
-        return [verdict.snapshot for verdict in self.verdicts if not verdict.keep]
+        return [
+            verdict.snapshot for verdict in self.verdicts if not verdict.keep and verdict.snapshot.id not in self.held
+        ]
+
+    @property
+    def waiting(self) -> list[Manifest]:
+        """Snapshots that nobody wants, and that are locked; newest first."""
+        return [verdict.snapshot for verdict in self.verdicts if verdict.snapshot.id in self.held]
 
     @property
     def nothing_goes(self) -> bool:
@@ -86,27 +104,53 @@ def outline(repository: Repository, request: PruneRequest, now: datetime, store_
     going = _needed(verdict.snapshot for verdict in verdicts if not verdict.keep) - kept
     strays = [info for key, info in objects.items() if layout.is_of_archive(key) and key not in kept | going]
     cutoff = store_now - request.rules.grace
-    leftovers = [info for key, info in objects.items() if key.startswith(layout.PROBES) and _is_older(info, cutoff)]
-    # Those that hold are renewed all the time: these were released where deleting was denied.
-    leases = [info for key, info in objects.items() if layout.lease_of(key)]
-    leftovers += [info for info in leases if _is_older(info, min(cutoff, store_now - _LEASES_FOR))]
-    leftovers += [
-        info for id_ in withdrawn if _is_older(info := objects[layout.snapshot(id_)], store_now - _WITHDRAWN_FOR)
-    ]
-    staying = {verdict.snapshot.id for verdict in verdicts if verdict.keep} | (unreadable - request.ids)
-    leftovers += [info for key, info in objects.items() if _is_of_no_snapshot(key, staying)]
+    doomed = [verdict.snapshot for verdict in verdicts if not verdict.keep]
+    garbage = {info.key: info.size for info in strays if _is_older(info, cutoff)}
+    dropped = unreadable & request.ids
+    staying = {verdict.snapshot.id for verdict in verdicts if verdict.keep} | (unreadable - dropped)
+    leftovers = _leftovers(objects.values(), withdrawn, staying, cutoff, store_now)
+    mine = {layout.snapshot(id_) for id_ in {manifest.id for manifest in doomed} | dropped}
+    locked = locked_keys(repository.store, mine | (going & objects.keys()) | garbage.keys() | leftovers.keys())
+    held = held_back(doomed, locked, kept)
+    going -= _needed(manifest for manifest in doomed if manifest.id in held)
     return Outline(
         store=repository.store.name,
         verdicts=tuple(verdicts),
         unreadable=frozenset(unreadable),
         damage=tuple(damage),
-        dropped=frozenset(unreadable & request.ids),
+        dropped=frozenset(id_ for id_ in dropped if layout.snapshot(id_) not in locked),
         sizes={key: info.size for key, info in objects.items()},
         only_theirs={key: objects[key].size for key in going if key in objects},
-        garbage={info.key: info.size for info in strays if _is_older(info, cutoff)},
-        leftovers={info.key: info.size for info in leftovers},
+        garbage=_without(garbage, locked),
+        leftovers={
+            key: size for key, size in _without(leftovers, locked).items() if layout.drilled_snapshot(key) not in held
+        },
         young=sum(not _is_older(info, cutoff) for info in strays),
+        locked=locked,
+        held=held,
     )
+
+
+def _leftovers(
+    objects: Iterable[ObjectInfo], withdrawn: set[str], staying: set[str], cutoff: datetime, store_now: datetime
+) -> dict[str, int]:
+    """Small things that mean nothing any more."""
+    found = {}
+    for info in objects:
+        key, limit = info.key, None
+        if key.startswith(layout.PROBES):
+            limit = cutoff
+        elif layout.lease_of(key):  # those that hold are renewed all the time: released where deleting was denied
+            limit = min(cutoff, store_now - _LEASES_FOR)
+        elif layout.snapshot_id(key) in withdrawn:
+            limit = store_now - _WITHDRAWN_FOR
+        if (limit is not None and _is_older(info, limit)) or _is_of_no_snapshot(key, staying):
+            found[key] = info.size
+    return found
+
+
+def _without(sizes: Mapping[str, int], locked: Mapping[str, datetime]) -> dict[str, int]:
+    return {key: size for key, size in sizes.items() if key not in locked}
 
 
 def _verdicts(manifests: Sequence[Manifest], request: PruneRequest, now: datetime) -> list[Verdict]:

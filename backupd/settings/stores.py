@@ -52,6 +52,13 @@ class LocalStoreSettings(Section):
     path: AnyPath = Field(title="a directory")
 
 
+class ObjectLockSettings(Section):
+    """How new objects are locked, and for how long after the last run that needed them."""
+
+    mode: Literal["governance", "compliance"] = Field(title="governance or compliance")
+    duration: Duration = Field(title="a duration")
+
+
 class S3StoreSettings(Section):
     """A store that is a bucket, or a prefix in one. What is left out is left to boto3."""
 
@@ -75,6 +82,8 @@ class S3StoreSettings(Section):
     max_attempts: WholeNumber = Field(default=5, ge=1, le=100)
     part_size: Size = Field(default=8 * MIB, ge=5 * MIB, le=1024 * MIB, title="a size")
     upload_threads: WholeNumber = Field(default=4, ge=1, le=64)
+    object_lock: ObjectLockSettings | None = None
+    purge_versions: bool = False
 
 
 StoreSettings = Annotated[LocalStoreSettings | S3StoreSettings, Field(discriminator="type")]

@@ -6,19 +6,27 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from backupd.errors import IntegrityError, ObjectExists, ObjectNotFound
-from backupd.model import ObjectInfo, StoreFacts
+from backupd.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreDenied
+from backupd.model import LockPolicy, ObjectInfo, StoreFacts
 from backupd.ports import Clock
 from backupd.stores.keys import check_key, check_range
 from backupd.stores.writing import Writer
 
 
 class MemoryStore:
-    """Objects in a dictionary, gone with the process. `clock` says when they were modified (default: now)."""
+    """Objects in a dictionary, gone with the process. `clock` says when they were modified (default: now).
 
-    def __init__(self, name: str, clock: Clock | None = None) -> None:
+    With `lock`, objects are locked by that policy, but those below `unlocked`, and deleting a locked one is denied.
+    """
+
+    def __init__(
+        self, name: str, clock: Clock | None = None, lock: LockPolicy | None = None, unlocked: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self._clock = clock
+        self._policy = lock
+        self._unlocked = unlocked
+        self._locked: dict[str, datetime] = {}
         self._objects: dict[str, tuple[bytes, datetime]] = {}
         self._lock = threading.Lock()
 
@@ -29,11 +37,13 @@ class MemoryStore:
     def put(self, key: str, data: bytes) -> ObjectInfo:
         """Write an object, only if the key is absent."""
         check_key(key)
-        modified = self._clock.now() if self._clock else datetime.now(UTC)
+        modified = self._now()
         with self._lock:
             if key in self._objects:
                 raise ObjectExists(f"store {self.name}: {key} exists")
             self._objects[key] = (bytes(data), modified)
+            if self._policy and not key.startswith(self._unlocked):
+                self._locked[key] = self._policy.until(modified)
         return ObjectInfo(key, len(data), modified)
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -58,8 +68,12 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         """Remove an object."""
         check_key(key)
+        now = self._now()
         with self._lock:
+            if key in self._objects and self._locked.get(key, now) > now:
+                raise StoreDenied(f"store {self.name}: {key} is locked")
             self._objects.pop(key, None)
+            self._locked.pop(key, None)
 
     def remove_stale_uploads(self, older_than: timedelta | None, now: datetime) -> Sequence[str]:  # noqa: ARG002
         """Nothing: an unfinished write is gone with its writer."""
@@ -69,8 +83,15 @@ class MemoryStore:
         """What a dictionary under a lock can do."""
         return StoreFacts(conditional_create=True, details={"kind": "memory"})
 
+    def locks(self) -> MemoryLocks | None:
+        """Locks, if it was made with a policy for them."""
+        return MemoryLocks(self, self._policy) if self._policy else None
+
     def close(self) -> None:
         """Nothing to let go of; the objects stay."""
+
+    def _now(self) -> datetime:
+        return self._clock.now() if self._clock else datetime.now(UTC)
 
     def _find(self, key: str) -> tuple[bytes, datetime]:
         check_key(key)
@@ -78,6 +99,29 @@ class MemoryStore:
             if key not in self._objects:
                 raise ObjectNotFound(f"store {self.name}: no {key}")
             return self._objects[key]
+
+
+class MemoryLocks:
+    """See `backupd.locking.Locks`."""
+
+    def __init__(self, store: MemoryStore, policy: LockPolicy) -> None:
+        self._store = store
+        self.policy: LockPolicy | None = policy
+
+    def until(self, key: str) -> datetime | None:
+        """See Locks."""
+        self._store.stat(key)
+        until = self._store._locked.get(key)
+        return until if until is not None and until > self._store._now() else None
+
+    def extend(self, key: str, now: datetime) -> bool:
+        """See Locks."""
+        self._store.stat(key)
+        assert self.policy is not None  # it was made with one
+        if not self.policy.is_due(self._store._locked.get(key), now):
+            return False
+        self._store._locked[key] = self.policy.until(now)
+        return True
 
 
 class _MemoryWriter(Writer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,8 +19,8 @@ from backupd.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from backupd.model import ObjectInfo
 from backupd.stores.s3 import S3Store
+from backupd.stores.s3.client import Found
 from tests.support import s3_proxy
 from tests.support.s3 import MIB, S3Server
 from tests.support.s3_proxy import Action, Answer, CutAnswer, CutRequest, Proxy, Request, Rule, times
@@ -313,13 +314,13 @@ def test_a_conflict_is_tried_again(proxy: Proxy, store: S3Store) -> None:
 
 @pytest.mark.parametrize("size", [10, 6 * MIB])
 def test_an_object_that_arrives_short_is_not_left(store: S3Store, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    honest = store._bucket.head
+    honest = store._bucket.look
 
-    def head(key: str) -> tuple[ObjectInfo, str | None]:
-        info, mark = honest(key)
-        return ObjectInfo(info.key, info.size - 1, info.modified), mark
+    def look(key: str) -> Found:
+        found = honest(key)
+        return replace(found, info=replace(found.info, size=found.info.size - 1))
 
-    monkeypatch.setattr(store._bucket, "head", head)
+    monkeypatch.setattr(store._bucket, "look", look)
     with pytest.raises(StoreError, match=f"{size - 1} bytes after {size} were written"):
         write(store, "short", bytes(size))
     assert list(store.list()) == []

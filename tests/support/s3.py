@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from backupd.model import LockPolicy
 from backupd.ports import Store
+from backupd.repository import layout
 from backupd.stores import LocalStore, MemoryStore, S3Options
 from backupd.stores.s3 import S3Store
 from backupd.stores.s3 import client as s3_client
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 S3_KINDS = ("moto_s3", "seaweedfs_s3", "seaweedfs_s3_tls")
+UNLOCKED = (layout.LEASES, layout.PROBES)
 STORE_KINDS = ("memory", "local", *(pytest.param(kind, marks=pytest.mark.s3) for kind in S3_KINDS))
 
 
@@ -64,12 +67,16 @@ class S3Server:
             "s3", endpoint_url=self.endpoint_url, region_name="us-east-1", verify=self.ca_bundle
         )
 
-    def make_bucket(self, name: str) -> str:
-        """A bucket of that name; its name."""
+    def make_bucket(self, name: str, *, locks: bool = False) -> str:
+        """A bucket of that name, with object lock if wanted; its name."""
         client = self.client()
-        client.create_bucket(Bucket=name)
+        client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=locks)
         client.close()
         return name
+
+    def locking(self) -> S3Server:
+        """The same with the shared bucket that has object lock."""
+        return replace(self, bucket=f"{self.bucket}-locked")
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +90,7 @@ def moto_s3() -> Iterator[S3Server]:
         host, port = server.get_host_and_port()
         moto = S3Server(f"http://{host}:{port}", "test", "test", strict=False)
         moto.make_bucket(moto.bucket)
+        moto.make_bucket(moto.locking().bucket, locks=True)
         yield moto
     finally:
         server.stop()
@@ -100,6 +108,7 @@ def seaweedfs_s3(seaweedfs_server: seaweedfs.SeaweedFS) -> S3Server:
     """SeaweedFS over HTTP."""
     server = S3Server(seaweedfs_server.http_url, seaweedfs.ACCESS_KEY, seaweedfs.SECRET_KEY)
     server.make_bucket(server.bucket)
+    server.make_bucket(server.locking().bucket, locks=True)
     return server
 
 
@@ -129,6 +138,17 @@ def make_s3_store() -> Iterator[Callable[..., S3Store]]:
     yield make
     for store in made:
         store.close()
+
+
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.s3) for kind in S3_KINDS[:2])])
+def make_locking_store(
+    request: pytest.FixtureRequest, make_s3_store: Callable[..., S3Store]
+) -> Callable[[LockPolicy], Store]:
+    """Makes fresh stores of every kind that can lock objects, in turn."""
+    if request.param == "memory":
+        return lambda policy: MemoryStore("test", lock=policy, unlocked=UNLOCKED)
+    server: S3Server = request.getfixturevalue(request.param)
+    return lambda policy: make_s3_store(server.locking(), lock=policy, unlocked=UNLOCKED)
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import secrets
 import threading
 import zlib
 from contextlib import AbstractContextManager
-from datetime import UTC
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +31,16 @@ READERS = 16
 
 WRITER_MARK = "backupd-write"
 """User metadata with a random mark of the write that made an object: tells one's own object from another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a HEAD tells: the object, the mark of its write, its version (None without versioning), its lock's end."""
+
+    info: ObjectInfo
+    mark: str | None
+    version: str | None
+    locked_until: datetime | None
 
 
 class Bucket:
@@ -73,10 +85,13 @@ class Bucket:
         """The parameters that say which object is meant."""
         return {"Bucket": self.options.bucket, "Key": self.options.key_prefix + key}
 
-    def attributes(self, mark: str, *, storage_class: bool = True) -> dict[str, Any]:
+    def attributes(self, key: str, mark: str, *, storage_class: bool = True) -> dict[str, Any]:
         """The parameters that an object is created with."""
         options = self.options
         chosen: dict[str, Any] = {"Metadata": {WRITER_MARK: mark}}
+        if options.lock and self.is_locked(key):
+            chosen["ObjectLockMode"] = options.lock.mode.upper()
+            chosen["ObjectLockRetainUntilDate"] = options.lock.until(datetime.now(UTC))
         if options.storage_class and storage_class:
             chosen["StorageClass"] = options.storage_class
         if options.sse:
@@ -85,27 +100,37 @@ class Bucket:
             chosen["SSEKMSKeyId"] = options.sse_kms_key_id
         return chosen
 
+    def is_locked(self, key: str) -> bool:
+        """Whether an object of that name is to be locked."""
+        return self.options.lock is not None and not key.startswith(self.options.unlocked)
+
     def checksum(self, body: bytes | bytearray) -> dict[str, Any]:
         """The parameters for the checksum of a body, none if the server is not sent any.
 
         Given as a header. What botocore would do by itself over TLS, a trailer, has no Content-Length, which some
         servers refuse (411), and cuts the body into pieces at great cost.
         """
-        if not self.checksums:
-            return {}
-        return {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4)).decode()}
+        checksum = {}
+        if self.checksums:
+            checksum["ChecksumCRC32"] = base64.b64encode(zlib.crc32(body).to_bytes(4)).decode()
+        if self.options.lock is not None:  # what locks has to carry one: moto takes no CRC32 for it, RGW knows none
+            checksum["ContentMD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        return checksum
 
-    def put(self, key: str, body: bytes | bytearray, *, mark: str, absent: bool, storage_class: bool = True) -> None:
-        """One PUT; with `absent` only if the server finds nothing under `key` (ObjectExists)."""
+    def put(
+        self, key: str, body: bytes | bytearray, *, mark: str, absent: bool, storage_class: bool = True
+    ) -> str | None:
+        """One PUT; with `absent` only if the server finds nothing under `key` (ObjectExists). Returns the version."""
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if absent else {}
         with self.errors(f"writing {key}"):
-            self.client.put_object(
+            answer = self.client.put_object(
                 Body=one_piece(body),
                 **self.where(key),
-                **self.attributes(mark, storage_class=storage_class),
+                **self.attributes(key, mark, storage_class=storage_class),
                 **self.checksum(body),
                 **condition,
             )
+        return version_of(answer)
 
     def get(self, key: str, **wanted: Any) -> GetObjectOutputTypeDef:
         """Begin a GET. The caller reads and closes the body."""
@@ -113,14 +138,24 @@ class Bucket:
 
     def head(self, key: str) -> tuple[ObjectInfo, str | None]:
         """Size and time of an object, and the mark of its write."""
+        found = self.look(key)
+        return found.info, found.mark
+
+    def look(self, key: str, **wanted: Any) -> Found:
+        """Everything that a HEAD tells. The lock only to credentials that may see it (`s3:GetObjectRetention`)."""
         try:
             with self.errors(f"looking at {key}"):
-                found = self.client.head_object(**self.where(key))
+                found = self.client.head_object(**self.where(key), **wanted)
         except ObjectNotFound:
             self.require_bucket()
             raise
-        mark = found.get("Metadata", {}).get(WRITER_MARK)
-        return ObjectInfo(key, found["ContentLength"], found["LastModified"].astimezone(UTC)), mark
+        until = found.get("ObjectLockRetainUntilDate")
+        return Found(
+            ObjectInfo(key, found["ContentLength"], found["LastModified"].astimezone(UTC)),
+            found.get("Metadata", {}).get(WRITER_MARK),
+            version_of(found),
+            until.astimezone(UTC) if until else None,
+        )
 
     def require_bucket(self) -> None:
         """StoreError if the bucket is missing: a HEAD of an object cannot tell that from a missing object."""
@@ -141,6 +176,12 @@ class Bucket:
                 self.client.delete_object(**self.where(key))
         except ObjectNotFound:
             return
+
+
+def version_of(answer: Any) -> str | None:
+    """The version that an answer speaks of; None without versioning, and while it is suspended."""
+    version = answer.get("VersionId")
+    return None if version in {None, "null"} else str(version)
 
 
 def new_mark() -> str:

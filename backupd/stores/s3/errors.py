@@ -48,6 +48,7 @@ _OTHER_HINTS = {
     "IllegalLocationConstraintException": "check the region of the store",
     "EntityTooLarge": "the server has a limit on the size of a request: lower the part size",
 }
+_NO_LOCK = {"InvalidRequest", "InvalidBucketState", "ObjectLockConfigurationNotFoundError", "NotImplemented"}
 _UNREACHABLE = (
     boto.HTTPClientError,
     boto.ConnectionError,
@@ -107,6 +108,8 @@ def _from_server(exc: ClientError, what: str, options: S3Options) -> BackupdErro
     if kind is StoreDenied:
         hint = f"check the credentials and what they may do in the bucket {options.bucket}"
         return StoreDenied(message, hint=_DENIED_HINTS.get(code, hint))
+    if options.lock and code in _NO_LOCK:
+        return kind(message, hint=f"was the bucket {options.bucket} made with object lock? It cannot be added to all")
     return kind(message, hint=_OTHER_HINTS.get(code))
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from backupd.errors import ConfigError
-from backupd.model import MIB
+from backupd.model import MIB, LockPolicy
 from backupd.stores.keys import is_key
 
 SMALLEST_PART = 5 * MIB
@@ -30,6 +30,9 @@ class S3Options:
     `max_attempts` bounds how often one request is made, the first time included. `part_size_bytes` (plain multipart
     parts, at the beginning) and `upload_threads` bound memory, see `MultipartWriter`. `max_parts` is 10,000 in S3,
     1,000 in OpenStack Swift.
+
+    `lock`: every new object is locked so, but those below `unlocked`, which are deleted all the time. `purge_versions`:
+    old versions of deleted objects are removed by `versions().tidy`.
     """
 
     bucket: str
@@ -53,6 +56,9 @@ class S3Options:
     part_size_bytes: int = 8 * MIB
     upload_threads: int = 4
     max_parts: int = 10_000
+    lock: LockPolicy | None = None
+    unlocked: tuple[str, ...] = ()
+    purge_versions: bool = False
 
     def __post_init__(self) -> None:
         if self.prefix.strip("/") and not is_key(self.prefix.strip("/")):

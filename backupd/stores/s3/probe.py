@@ -20,10 +20,14 @@ _MAY_BE_THE_CHECKSUM = {400, 411, 501}
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was found. `conditional_put`: a PUT with `If-None-Match: *` does not replace an object."""
+    """What was found. `conditional_put`: a PUT with `If-None-Match: *` does not replace an object.
+
+    `versioned`: the bucket keeps what is deleted or written over.
+    """
 
     conditional_put: bool
     details: Mapping[str, str] = field(default_factory=dict)
+    versioned: bool = False
 
     def facts(self) -> StoreFacts:
         """The same for people."""
@@ -31,16 +35,18 @@ class Capabilities:
 
 
 def probe(bucket: Bucket) -> Capabilities:
-    """Write an object, read it back, try to write it again, delete it: four or five small requests.
+    """Write an object, read it back, try to write it again, delete it: five or six small requests.
 
     May turn the bucket's checksums off.
     """
     key = PROBE_PREFIX + secrets.token_hex(8)
     details = {"kind": "s3", "endpoint": bucket.options.endpoint, "bucket": bucket.options.bucket}
     details["checksums"] = _try_checksums(bucket, key)
+    versioned = bucket.look(key).version is not None
+    details["versions"] = "kept" if versioned else "not kept"
     details["create only if absent"] = condition = _try_condition(bucket, key)
     details["delete"] = _try_delete(bucket, key)
-    return Capabilities(conditional_put=condition == "works", details=details)
+    return Capabilities(conditional_put=condition == "works", details=details, versioned=versioned)
 
 
 def _try_checksums(bucket: Bucket, key: str) -> str:
@@ -68,7 +74,13 @@ class _GarbledError(StoreError):
 
 def _write_and_compare(bucket: Bucket, key: str) -> None:
     body = key.encode()
-    bucket.put(key, body, mark="probe", absent=False, storage_class=False)
+    try:
+        bucket.put(key, body, mark="probe", absent=False, storage_class=False)
+    except StoreDenied as exc:
+        if code_of(exc) != "AccessDenied":
+            raise
+        # A policy may allow nothing but writes of what is absent.
+        bucket.put(key, body, mark="probe", absent=True, storage_class=False)
     found = read_object(bucket, key)
     if found != body:
         raise _GarbledError(f"store {bucket.store}: what was read from {key} is not what was written")

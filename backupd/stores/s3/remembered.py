@@ -26,6 +26,7 @@ class _Finding(msgspec.Struct, frozen=True, kw_only=True):
     conditional_put: bool
     checksums: bool
     details: Mapping[str, str]
+    versioned: bool
 
 
 # Made on import: msgspec 0.22 crashes when several threads are the first to decode a type.
@@ -38,7 +39,7 @@ class Remembered:
     def __init__(self, path: Path | None, options: S3Options) -> None:
         self._path = path
         asked = (options.endpoint, options.bucket, options.prefix, options.addressing_style, options.checksum)
-        who = (options.access_key_id, options.profile, options.storage_class, options.sse)
+        who = (options.access_key_id, options.profile, options.storage_class, options.sse, options.lock)
         self._about = hashlib.sha256(repr((asked, who)).encode()).hexdigest()
 
     def recall(self) -> tuple[Capabilities, bool] | None:
@@ -52,7 +53,7 @@ class Remembered:
         age = datetime.now(UTC) - finding.found
         if finding.about != self._about or not timedelta(0) <= age < GOOD_FOR:
             return None
-        return Capabilities(finding.conditional_put, finding.details), finding.checksums
+        return Capabilities(finding.conditional_put, finding.details, finding.versioned), finding.checksums
 
     def forget(self) -> None:
         """The server did something else: the next run finds out what it can do now."""
@@ -69,6 +70,7 @@ class Remembered:
             found=datetime.now(UTC),
             conditional_put=found.conditional_put,
             checksums=checksums,
+            versioned=found.versioned,
             details={**found.details, "found out": datetime.now(UTC).isoformat(timespec="seconds")},
         )
         with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@ from backupd.model import ObjectInfo, StoreFacts
 from backupd.stores.keys import check_key, check_range, is_key
 from backupd.stores.s3.claims import Claims
 from backupd.stores.s3.client import Bucket, new_mark
+from backupd.stores.s3.locks import S3Locks, require_lock
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.parts import plan_parts
 from backupd.stores.s3.probe import Capabilities, probe
@@ -22,6 +23,7 @@ from backupd.stores.s3.publish import put_new
 from backupd.stores.s3.reading import read_object
 from backupd.stores.s3.remembered import Remembered
 from backupd.stores.s3.upload import MultipartWriter, Uploads, abort_upload
+from backupd.stores.s3.versions import S3Versions
 from backupd.stores.writing import Writer
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class S3Store:
             if type(exc) is StoreError:  # none of those that say nothing about the server's abilities
                 self._remembered.forget()
             raise
+        if self._bucket.is_locked(key):
+            require_lock(self._bucket, self._bucket.look(key))
         return ObjectInfo(key, len(data))
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -117,6 +121,14 @@ class S3Store:
     def facts(self) -> StoreFacts:
         """What the server was found to do. Writes a probe object if nothing was written before."""
         return self._probe().facts()
+
+    def locks(self) -> S3Locks | None:
+        """Object lock: there is none without versions. One that is asked for is never passed over in silence."""
+        return S3Locks(self._bucket) if self._options.lock or self._probe().versioned else None
+
+    def versions(self) -> S3Versions | None:
+        """The bucket's old versions; None if it keeps none."""
+        return S3Versions(self._bucket) if self._probe().versioned else None
 
     def close(self) -> None:
         """Wait for requests under way, then let go of threads and connections."""

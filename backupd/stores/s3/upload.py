@@ -11,6 +11,7 @@ from backupd.model import ObjectInfo
 from backupd.stores.s3.claims import Claim, Claims
 from backupd.stores.s3.client import Bucket, new_mark, one_piece
 from backupd.stores.s3.errors import code_of, status_of
+from backupd.stores.s3.locks import require_lock
 from backupd.stores.s3.parts import PartPlan
 from backupd.stores.s3.probe import Capabilities
 from backupd.stores.s3.publish import put_new, require_absent, require_size, was_written_by
@@ -79,11 +80,12 @@ class MultipartWriter(Writer):
             self._uploads.live.discard(self._upload_id)
             self._upload_id = None
             self._unclaim(keep=False)
-        info, mark = self._bucket.head(self._key)
-        if info.size != self._size and mark == self._mark:
+        found = self._bucket.look(self._key)
+        if found.info.size != self._size and found.mark == self._mark:
             self._bucket.delete(self._key)
-        require_size(self._bucket, self._key, self._size, info.size)
-        return info
+        require_size(self._bucket, self._key, self._size, found.info.size)
+        require_lock(self._bucket, found)
+        return found.info
 
     def _abort(self) -> None:
         wait([future for future in self._pending if not future.cancel()])  # a part that came after the abort would stay
@@ -128,7 +130,7 @@ class MultipartWriter(Writer):
         extra: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if self._bucket.checksums else {}
         with self._bucket.errors(f"beginning {self._key}"):
             answer = self._bucket.client.create_multipart_upload(
-                **self._bucket.where(self._key), **self._bucket.attributes(self._mark), **extra
+                **self._bucket.where(self._key), **self._bucket.attributes(self._key, self._mark), **extra
             )
         self._claim.begun(answer["UploadId"])
         return answer["UploadId"]
@@ -139,6 +141,7 @@ class MultipartWriter(Writer):
             answer = self._bucket.client.upload_part(
                 Body=one_piece(body), UploadId=upload_id, PartNumber=number, **self._bucket.where(self._key), **checksum
             )
+        checksum.pop("ContentMD5", None)  # only a request's, no part's
         return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
 
     def _complete(self, upload_id: str) -> None:

@@ -56,7 +56,8 @@ def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     )
     shown = show(load_settings(tmp_path / "b.yaml", {}))
     given = {"stores.NAME.type", "stores.NAME.path", "stores.NAME.bucket", "volumes.NAME.volume", "plans.NAME.volumes",
-             "plans.NAME.stores", "plans.NAME.keep.stores.NAME.last", "threads"}  # fmt: skip
+             "plans.NAME.stores", "plans.NAME.keep.stores.NAME.last", "threads",
+             "stores.NAME.object_lock.mode", "stores.NAME.object_lock.duration"}  # fmt: skip
     for key in set(KEYS) - given:
         value = shown
         for name in key.split("."):
