@@ -19,6 +19,8 @@ _ARMORED = b"-----BEGIN AGE ENCRYPTED FILE-----"
 _PRIVATE = b"PRIVATE KEY-----"
 _SECRET = "AGE-SECRET-KEY-1"  # noqa: S105  (what secret keys begin with)
 _NO_MATCH = "No matching keys found"
+_TOO_SLOW = "Excessive work parameter"
+_OPENING_ATTEMPTS = 10
 _QUEUED = 16
 
 
@@ -34,19 +36,34 @@ def parse_identities(content: bytes, name: str, ask: Callable[[], str]) -> Ident
     `ask` is called for the passphrase if one is needed. KeyMissing says why a file is none of these; `name` is what it
     is called.
     """
-    import pyrage  # noqa: PLC0415  (only where something is decrypted)
-
     content = content.strip()
     if content.startswith((_AGE, _ARMORED)):
-        try:
-            content = pyrage.passphrase.decrypt(content, ask())
-        except pyrage.DecryptError as exc:
-            raise KeyMissing(
-                f"{name} cannot be opened: {exc}", hint="is that its passphrase, and is it an identity file?"
-            ) from None
+        content = _opened(content, name, ask())
     if _PRIVATE in content[:80]:
         return Identities([_ssh(content, name)], name)
     return Identities(_x25519(content, name), name)
+
+
+def _opened(content: bytes, name: str, passphrase: str) -> bytes:
+    """What a passphrase protects.
+
+    The library measures how fast the machine is before each attempt, and refuses what it thinks would take more than
+    half a minute: a busy machine looks slow to it, now and then.
+    """
+    import pyrage  # noqa: PLC0415
+
+    for left in reversed(range(_OPENING_ATTEMPTS)):
+        try:
+            return pyrage.passphrase.decrypt(content, passphrase)
+        except pyrage.DecryptError as exc:
+            said = " ".join(str(exc).split())
+            if _TOO_SLOW not in said:
+                hint = "is that its passphrase, and is it an identity file?"
+                raise KeyMissing(f"{name} cannot be opened: {said}", hint=hint) from None
+            if not left:
+                hint = "try again when the machine is less busy, or decrypt a copy with `age -d` and use that"
+                raise KeyMissing(f"{name} cannot be opened: {said}", hint=hint) from None
+    raise AssertionError  # the last attempt returns or raises
 
 
 def _x25519(content: bytes, name: str) -> list[Identity]:

@@ -98,6 +98,26 @@ def test_identity_files(protect: bool) -> None:
             parse_identities(content, "id", lambda: "wrong")
 
 
+@pytest.mark.parametrize(("refusals", "opens"), [(3, True), (1000, False)])
+def test_a_busy_machine_is_tried_again(monkeypatch: pytest.MonkeyPatch, refusals: int, opens: bool) -> None:
+    """The library takes a machine that is busy at the moment for one that is too slow."""
+    identity = "AGE-SECRET-KEY-1" + "Q" * 4
+    left = [refusals]
+
+    def decrypt(content: bytes, passphrase: str) -> bytes:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise pyrage.DecryptError(
+                "Excessive work parameter for passphrase.\nDecryption would take around 32 seconds."
+            )
+        return identity.encode()
+
+    monkeypatch.setattr(pyrage.passphrase, "decrypt", decrypt)
+    said = "line 1: not an identity" if opens else "Excessive work parameter for passphrase. Decryption would"
+    with pytest.raises(KeyMissing, match=said):
+        parse_identities(b"age-encryption.org/v1\n-> scrypt", "id", lambda: "secret")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
