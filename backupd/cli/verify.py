@@ -12,6 +12,7 @@ from backupd.cli import words
 from backupd.cli.options import Session, command
 from backupd.errors import IntegrityError, UsageError
 from backupd.repository import Repository
+from backupd.strays import damaged_strays
 from backupd.verify import Verifier
 
 
@@ -41,6 +42,8 @@ def register(app: typer.Typer) -> None:
         output = session.output
         verifier = Verifier(repository, output.progress, fraction, SystemRandom())
         findings = list(verifier.verify(manifests))
+        if fraction and not id_:
+            damaged += damaged_strays(repository)
         problems = [str(damage) for damage in damaged]
         problems += [
             f"snapshot {finding.snapshot[:8]}, {finding.volume}: {finding.problem}"

@@ -14,6 +14,7 @@ from backupd.malformed import MALFORMED
 from backupd.model import AwareTime, ObjectInfo, require_possible
 from backupd.ports import Store
 from backupd.repository import layout
+from backupd.repository.documents import is_whole, seal
 
 Kind = Literal["shared", "exclusive"]
 
@@ -56,7 +57,14 @@ _DECODER = msgspec.json.Decoder(Document)
 
 def encode(document: Document) -> bytes:
     """As stored."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+    return seal(msgspec.json.encode(document))
+
+
+def _decode(data: bytes) -> Document:
+    """One of MALFORMED if it is not what was written."""
+    if not is_whole(data):
+        raise msgspec.DecodeError("its hash of itself is wrong")
+    return _DECODER.decode(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,19 @@ class Standing:
         )
 
 
+def problem_with_lease(store: Store, key: str) -> str | None:
+    """Why the lease under a key cannot be read; None if it can, or is gone."""
+    if layout.lease_of(key) is None:
+        return f"{store.name}: {key} is not the name of a lease"
+    try:
+        _decode(store.read(key))
+    except ObjectNotFound:
+        return None
+    except MALFORMED as exc:
+        return f"{store.name}: {key} is not what was written: {exc}"
+    return None
+
+
 _LOOKS = 5
 
 
@@ -130,7 +151,7 @@ def _listed(store: Store) -> dict[str, list[ObjectInfo]]:
 def _read(store: Store, lease_id: str, infos: Sequence[ObjectInfo]) -> Standing:
     document, vanished = None, False
     try:
-        document = _DECODER.decode(store.read(infos[-1].key))
+        document = _decode(store.read(infos[-1].key))
     except ObjectNotFound:
         vanished = True
     except MALFORMED:

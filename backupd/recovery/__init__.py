@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 
 from backupd.errors import ObjectExists, ObjectNotFound, StoreDenied
@@ -22,7 +22,7 @@ def install(store: Store, note: Callable[[str], None]) -> None:
     this version that is not as it should be is exchanged, too: somebody may have made it do something else.
     """
     for key in (SCRIPT, GUIDE):
-        ours = resources.files(__package__).joinpath(key).read_bytes()
+        ours = _ours(key)
         try:
             theirs = store.read(key)
         except ObjectNotFound:
@@ -39,6 +39,23 @@ def install(store: Store, note: Callable[[str], None]) -> None:
             note(f"store {store.name}: an older or altered {key} stays: {exc}")
         except ObjectExists:  # another backupd was faster
             continue
+
+
+def altered(store: Store) -> Iterator[str]:
+    """What is wrong with those of a repository: missing, or not as this version of backupd writes them."""
+    for key in (SCRIPT, GUIDE):
+        ours = _ours(key)
+        try:
+            theirs = store.read(key)
+        except ObjectNotFound:
+            yield f"{store.name}: {key} is missing"
+            continue
+        if theirs != ours and _version(theirs) in {0, _version(ours)}:
+            yield f"{store.name}: {key} is not what was written"
+
+
+def _ours(key: str) -> bytes:
+    return resources.files(__package__).joinpath(key).read_bytes()
 
 
 def _version(content: bytes) -> int:

@@ -1,7 +1,7 @@
 """Snapshots over a store: object names, documents, and what is read and written of them."""
 
 from backupd.repository.drillrecord import DrillOutcome, DrillRecord, Finding, ServiceDrill, VolumeDrill
-from backupd.repository.drills import drills_of, keep_drill, last_drills, newest_first, proven
+from backupd.repository.drills import drills_of, keep_drill, last_drills, load_drill, newest_first, proven
 from backupd.repository.extract import END_OF_TAR, read_ranges
 from backupd.repository.manifest import (
     HIDDEN,
@@ -43,6 +43,7 @@ __all__ = [
     "keep_drill",
     "last_drills",
     "link_target",
+    "load_drill",
     "newest_first",
     "normalized",
     "proven",

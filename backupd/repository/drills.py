@@ -88,6 +88,11 @@ def proven(repository: Repository, state: Path | None = None) -> Mapping[str, Dr
     return {snapshot: record for snapshot, record in last_drills(repository, state).records.items() if record.good}
 
 
+def load_drill(repository: Repository, key: str) -> DrillRecord:
+    """The record that the store has under a key; IntegrityError if it is none, or not that of this key."""
+    return _load(repository, key, None)
+
+
 def newest_first(records: Iterable[DrillRecord]) -> list[DrillRecord]:
     """In the order of their times."""
     return sorted(records, key=lambda record: (record.time, record.id), reverse=True)

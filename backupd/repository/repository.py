@@ -17,9 +17,11 @@ from backupd.archive import (
     codec_of,
     read_file_list,
 )
+from backupd.crypto import Identities
 from backupd.errors import (
     BackupdError,
     IntegrityError,
+    KeyMissing,
     NoRepository,
     ObjectExists,
     ObjectNotFound,
@@ -212,7 +214,15 @@ class Repository:
         name = f"{self.store.name}: {archive.files.key}"
         if not layout.is_sealed(archive.files.key):
             return read_file_list(read_pieces(self.store, archive.files), name)
-        return read_file_list(self.security.identities().stream(read_pieces(self.store, archive.files), name), name)
+        return self._opened_files(archive, self.security.identities(), name)
+
+    def _opened_files(self, archive: Archive, identities: Identities, name: str) -> Iterator[Member]:
+        try:
+            yield from read_file_list(identities.stream(read_pieces(self.store, archive.files), name), name)
+        except KeyMissing:
+            for _ in read_pieces(self.store, archive.files):  # a damaged head, too, seems to be for other keys
+                pass
+            raise
 
     def _codec(self, key: str) -> Codec:
         if not layout.is_sealed(key):

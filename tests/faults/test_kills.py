@@ -1,126 +1,39 @@
-"""Backup, restore and prune of a stack, killed again and again: at every kind of act, and at any moment.
+"""Backup, restore, prune and drill of a stack, killed again and again: at every kind of act, and at any moment.
 
 After each kill `backupd recover` runs, as the daemon does at its start. Then all containers run, the volumes are as
-before or as the restored snapshot has them, both alike, every listed snapshot restores, and nothing is left over.
-BACKUPD_KILLS says how many kills (`make torture`: 240), and what happens follows from BACKUPD_SEED.
+before or as the restored snapshot has them, both alike, every listed snapshot can be read whole, and nothing is left
+over, neither here nor in the engine nor in the stores. BACKUPD_KILLS says how many kills, BACKUPD_LANES in how many
+stacks side by side (`make torture`: 240 in 3), and what happens follows from BACKUPD_SEED.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-import yaml
 
-from backupd.journal import Journal
-from tests.support.cli import ROOT, Cli
+from tests.support.cli import ROOT
 from tests.support.dockerd import Host
-from tests.support.engines import helper_names
-from tests.support.stacks import Stack
+from tests.support.s3 import S3Server
+from tests.support.torture import Torture, torture_chamber
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.docker, pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
-KILLS = int(os.environ.get("BACKUPD_KILLS", "12"))
+KILLS = int(os.environ.get("BACKUPD_KILLS", "6"))
+LANES = int(os.environ.get("BACKUPD_LANES", "1"))
 SEED = int(os.environ.get("BACKUPD_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-OPERATIONS = {"backup": ["backup"], "restore": ["restore", "--yes"], "prune": ["prune"]}
-
-
-@dataclass
-class Torture:
-    """A database that uses both volumes, an application that depends on it, and what each snapshot holds."""
-
-    cli: Cli
-    client: docker.DockerClient
-    roots: dict[str, Path]
-    containers: list[Any]
-    state: Path
-    random: random.Random
-    scratch: Path
-    held: dict[str, str] = field(default_factory=dict)
-    number: int = 0
-
-    def write(self) -> None:
-        """Other data, the same number in both volumes."""
-        self.number += 1
-        for root in self.roots.values():
-            for path in root.iterdir():
-                path.unlink()
-            (root / "number").write_text(str(self.number))
-            for index in range(20):
-                (root / f"file-{self.number % 3}-{index}").write_text(f"{self.number} {index} " * 50)
-
-    def text(self) -> str:
-        """What is in the volumes, which must be the same in both."""
-        found = [str(sorted((path.name, path.read_text()) for path in root.iterdir())) for root in self.roots.values()]
-        assert len(set(found)) == 1, "one volume is old, the other one new"
-        return found[0]
-
-    def listed(self) -> list[str]:
-        return [snapshot["id"] for snapshot in self.cli.json("list")["snapshots"]]
-
-    def learn(self) -> None:
-        """What a snapshot taken now holds. A safety snapshot of a restore holds what was there before."""
-        for snapshot in self.listed():
-            self.held.setdefault(snapshot, self.text())
-
-    def operation(self) -> tuple[str, list[str]]:
-        name = self.random.choice(list(OPERATIONS))
-        arguments = list(OPERATIONS[name])
-        if name == "restore":
-            arguments.insert(1, self.random.choice(self.listed()))
-        return name, arguments
-
-    def killed(self, arguments: list[str]) -> bool:
-        """Run it and kill it; whether the kill came before its end."""
-        if self.random.random() < 0.6:
-            number, when = self.random.randrange(1, 45), self.random.choice(["before", "after"])
-            command = [sys.executable, "-m", "tests.support.dying", str(number), when, "all", *arguments]
-            done = subprocess.run(command, cwd=ROOT, env=self.cli.env(), capture_output=True, text=True, check=False)
-            assert done.returncode in (0, -signal.SIGKILL), done.stderr
-            return done.returncode != 0
-        process = subprocess.Popen(
-            self.cli.command(*arguments), env=self.cli.env(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        time.sleep(self.random.uniform(0.3, 3.5))
-        process.kill()
-        _, errors = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), errors
-        return process.returncode != 0
-
-    def check(self, allowed: set[str]) -> None:
-        self.cli.run("recover")
-        for container in self.containers:
-            container.reload()
-            assert container.status == "running", container.name
-        assert self.text() in allowed, "neither old nor new"
-        assert Journal(self.state).open_acts() == []
-        assert helper_names(self.client) == []
-        self.cli.run("verify", "--read-data")
-        store = self.scratch.parent / "backups"
-        left = [path for name in ("leases", ".unfinished") for path in (store / name).glob("*")]
-        assert left == [], "of a dead process"
-
-    def check_restores(self) -> None:
-        """Every listed snapshot restores to what it was taken of."""
-        for snapshot in self.listed():
-            for name in self.roots:
-                out = self.scratch / f"{snapshot}-{name}"
-                self.cli.run("restore", snapshot, name, "--to-dir", str(out), "--yes")
-                found = str(sorted((path.name, path.read_text()) for path in out.iterdir()))
-                assert found == self.held[snapshot], snapshot
-                shutil.rmtree(out)
+OPERATIONS = {"backup": ["backup"], "restore": ["restore", "--yes"], "prune": ["prune"], "drill": ["drill"]}
+WEIGHTS = (4, 4, 3, 1)
 
 
 @pytest.fixture
@@ -132,58 +45,101 @@ def torture(
     make_volume: Callable[..., str],
     volume_root: Callable[[str], Path],
     helper_image: str,
+    seaweedfs_s3: S3Server,
 ) -> Torture:
-    stack = Stack(docker_client, run_container, make_volume, volume_root, helper_image)
-    volumes = {name: stack.volume(name) for name in ("one", "two")}
-    containers = [
-        stack.container("db", volumes=[f"{volumes['one']}:/one", f"{volumes['two']}:/two"]),
-        stack.container("app", volumes=[f"{volumes['one']}:/one"], depends_on=["db"]),
-    ]
-    config = {
-        "project": stack.project,
-        "state_dir": str(tmp_path / "state"),
-        "docker": {"host": docker_host.url, "helper_image": helper_image},
-        "stores": {"local": {"type": "local", "path": str(tmp_path / "backups")}},
-        "volumes": {
-            "one": {"volume": "one", "consistency": "stop"},
-            "two": {"volume": "two", "consistency": "pause"},
-        },
-        "prune": {"grace": "1s"},
-        "plans": {"p": {"volumes": ["one", "two"], "stores": ["local"], "together": True, "keep": {"last": 3}}},
-    }
-    path = tmp_path / "backupd.yaml"
-    path.write_text(yaml.safe_dump(config))
-    roots = {name: volume_root(volume) for name, volume in volumes.items()}
-    (tmp_path / "scratch").mkdir()
-    return Torture(
-        Cli(path), docker_client, roots, containers, tmp_path / "state", random.Random(SEED), tmp_path / "scratch"
-    )
+    makers = (docker_client, run_container, make_volume, volume_root, helper_image)
+    return torture_chamber(tmp_path, docker_host.url, makers, seaweedfs_s3)
 
 
-def test_killed_again_and_again(torture: Torture, record_property: Callable[[str, object], None]) -> None:
-    print(f"BACKUPD_KILLS={KILLS} BACKUPD_SEED={SEED}")
-    record_property("seed", SEED)
-    torture.write()
-    torture.cli.run("backup")
-    torture.learn()
+class Killer:
+    """Chooses an operation and how it dies. Acts that are rare are as likely as those that are frequent."""
+
+    def __init__(self, torture: Torture, dice: random.Random) -> None:
+        self.torture = torture
+        self.dice = dice
+        self.acts: dict[str, list[str]] = {}
+        self.killed_at: Counter[str] = Counter()
+
+    def arguments(self, name: str) -> list[str]:
+        arguments = list(OPERATIONS[name])
+        if name == "restore":
+            arguments.insert(1, self.dice.choice(self.torture.listed()))
+        return arguments
+
+    def learn(self, name: str) -> None:
+        """The acts of an operation that nobody kills."""
+        done = self._dying(0, "before", self.arguments(name))
+        assert done.returncode == 0, done.stderr
+        self.acts[name] = done.stderr.splitlines()[-1].split()
+
+    def kill(self, name: str, arguments: list[str]) -> bool:
+        """Run it and kill it; whether the kill came before its end."""
+        if self.dice.random() < 0.7:
+            act = self.dice.choice(sorted(set(self.acts[name])))
+            number = self.dice.choice([n for n, other in enumerate(self.acts[name], 1) if other == act])
+            when = self.dice.choice(["before", "after"])
+            done = self._dying(number, when, arguments)
+            assert done.returncode in (0, -signal.SIGKILL), done.stderr
+            if done.returncode:
+                self.killed_at[f"{name}: {done.stderr.splitlines()[-1]}"] += 1
+            return done.returncode != 0
+        cli = self.torture.cli
+        process = subprocess.Popen(
+            cli.command(*arguments), env=cli.env(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        time.sleep(self.dice.uniform(0.3, 4))
+        process.kill()
+        _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        if process.returncode:
+            self.killed_at[f"{name}: at any moment"] += 1
+        return process.returncode != 0
+
+    def _dying(self, number: int, when: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.support.dying", str(number), when, "all", *arguments]
+        env = self.torture.cli.env()
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("lane", range(LANES))
+def test_killed_again_and_again(torture: Torture, lane: int, record_property: Callable[[str, object], None]) -> None:
+    seed, wanted = SEED + lane, -(-KILLS // LANES)
+    say(f"BACKUPD_KILLS={KILLS} BACKUPD_LANES={LANES} BACKUPD_SEED={SEED}, lane {lane}")
+    dice = random.Random(seed)
+    killer = Killer(torture, dice)
+    torture.write(dice)
+    for name in OPERATIONS:
+        killer.learn(name)
+        torture.learn(torture.text())
     kills: Counter[str] = Counter()
     rounds = 0
-    while kills.total() < KILLS:
+    while kills.total() < wanted:
         rounds += 1
-        assert rounds < 3 * KILLS + 20, "most kills come too late"
-        if torture.random.random() < 0.4:
-            torture.write()
-        name, arguments = torture.operation()
+        assert rounds < 3 * wanted + 20, "most kills come too late"
+        if dice.random() < 0.4:
+            torture.write(dice)
+        (name,) = dice.choices(list(OPERATIONS), WEIGHTS)
+        arguments = killer.arguments(name)
         before = torture.text()
         allowed = {before, torture.held[arguments[1]]} if name == "restore" else {before}
-        kills[name] += torture.killed(arguments)
-        after_kill = {*torture.listed()} - {*torture.held}
-        for snapshot in after_kill:  # taken by this backup, or by this restore of what there was before
-            torture.held[snapshot] = before
+        kills[name] += killer.kill(name, arguments)
+        torture.learn(before)  # taken by this backup, or by this restore of what there was before
         torture.check(allowed)
-        assert {*torture.listed()} <= {*torture.held}
         if rounds % 10 == 0:
-            torture.check_restores()
-    torture.check_restores()
-    record_property("kills", dict(kills))
+            torture.check_restores(dice, 1)
+            say(f"lane {lane}: {kills.total()} kills in {rounds} rounds")
+    torture.check_restores(dice, 2 + wanted // 10)
+    for store in torture.stores:
+        torture.cli.run("verify", "--read-data", "--store", store.name)
     torture.cli.run("backup")
+    record_property("seed", SEED)
+    for act, count in sorted(killer.killed_at.items()):
+        say(f"lane {lane}: {count:4} × {act}")
+
+
+def say(text: str) -> None:
+    """Into a file if one is named, since tests that run side by side print nothing."""
+    print(text)
+    if path := os.environ.get("BACKUPD_TORTURE_LOG"):
+        with Path(path).open("a") as file:
+            file.write(f"{text}\n")

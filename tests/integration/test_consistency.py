@@ -302,7 +302,7 @@ class TestKilled:
         clean = self.dying(cli, 0, "before", plan)
         assert clean.returncode == 0, clean.stderr
         writes = clean.stderr.splitlines()[-1].split()
-        assert writes.count("begin") == writes.count("end") >= 4, "post, clone and two services"
+        assert writes.count("Journal.begin") == writes.count("Journal.end") >= 4, "post, clone and two services"
         # After a `begin` its act is not yet done; before a write, the act before it is. After an `end` tells no more.
         points = [(number, "before") for number in range(1, len(writes) + 1)]
         points += [(number, "after") for number, write in enumerate(writes, 1) if write == "begin"]

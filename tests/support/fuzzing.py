@@ -186,7 +186,7 @@ def _stale(state: Path) -> None:
 
 def _lease(data: bytes) -> None:
     store = MemoryStore("it")
-    store.put(layout.lease("0123456789abcdef", 0), data)
+    store.put(layout.lease("0123456789abcdef", 0), sealed(data))
     for lease in standing(store):
         lease.expired(BEGIN, BEGIN)
         lease.expired(None, BEGIN)

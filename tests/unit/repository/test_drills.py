@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,7 @@ import pytest
 from backupd.errors import IntegrityError, StoreDenied, StoreUnavailable
 from backupd.model import ObjectInfo
 from backupd.repository import (
-    DrillOutcome,
-    DrillRecord,
-    Finding,
     Repository,
-    VolumeDrill,
     drills_of,
     keep_drill,
     last_drills,
@@ -22,23 +17,8 @@ from backupd.repository import (
     proven,
 )
 from backupd.stores.memory import MemoryStore
-from tests.support.runtime import BEGIN, Place, put
-
-SNAPSHOT = "0123456789abcdef"
-
-
-def record(number: int = 1, outcome: DrillOutcome = "proven", snapshot: str = SNAPSHOT, **rest: object) -> DrillRecord:
-    time = BEGIN + timedelta(minutes=number)
-    found = VolumeDrill(
-        volume="v", outcome=outcome, moment=BEGIN, restore_seconds=1.5, recovery_seconds=2, counts={"t: a": 1},
-        findings=[Finding(probe="p", subject="s", verdict="proven", text="t")],
-    )  # fmt: skip
-    values = {"missing": [], **rest}
-    return DrillRecord(
-        id=f"{time:%Y%m%dT%H%M%SZ}-0000000{number}", snapshot=snapshot, plan="nightly", time=time, finished=time,
-        host="h", program="p", engine="docker", outcome=outcome, recovery_seconds=2, age_seconds=3, volumes=[found],
-        **values,
-    )  # fmt: skip
+from tests.support.drills import SNAPSHOT, record
+from tests.support.runtime import Place, put
 
 
 @pytest.fixture
