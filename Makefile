@@ -5,9 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?= auto
 WORKERS ?= auto
+BASE_IMAGE ?= debian:trixie-slim
+IMAGE ?= backupd
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak lock clean
+.PHONY: help demo test check format bench soak image lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,12 +50,19 @@ bench: $(VENV)/.dev ## measure against tar, zstd, restic and borg; writes docs/b
 soak: $(VENV)/.dev ## many snapshots of services under load, restored and examined (ARGS='--rounds 20 --only postgres')
 	$(BIN)/python -m tools.soak $(ARGS)
 
+image: ## the image that ships (IMAGE=name:tag BASE_IMAGE=debian:trixie-slim)
+	docker build --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	    --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) -t $(IMAGE) .
+	@docker image inspect --format '{{.Size}}' $(IMAGE) | awk '{printf "$(IMAGE): %.0f MB\n", $$1 / 1e6}'
+
 lock: $(VENV)/.dev ## resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate \
 	    pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate \
 	    --group dev pyproject.toml -o requirements/dev.txt
+	@printf 'setuptools>=77\n' | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate - -o requirements/build.txt
 
 clean: ## remove what was built here
 	rm -rf $(VENV) .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ from backupd.ports import Engine
 from tests.support.dockerd import Host, NoEngine
 from tests.support.dockerd import docker_host as a_docker_host
 from tests.support.images import Images
+from tests.support.sidecar_image import SidecarImage
 
 TEST_LABEL = "backupd.test"
 SKIPPED = pytest.StashKey[str]()
@@ -105,6 +106,13 @@ def postgres_image(images: Images) -> str:
 def redis_image(images: Images) -> str:
     """Redis, with an entrypoint like the official image's."""
     return images.tag("redis")
+
+
+@pytest.fixture(scope="session")
+def backupd_image(docker_host: Host) -> Iterator[str]:
+    """The image that ships, made by the Dockerfile that ships."""
+    with contextlib.closing(SidecarImage(docker_host)) as image:
+        yield image.tag()
 
 
 @pytest.fixture
