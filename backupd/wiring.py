@@ -6,8 +6,10 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -27,6 +29,9 @@ from backupd.settings import LocalStoreSettings, S3StoreSettings, Settings
 from backupd.signingkey import OwnKey
 from backupd.stores import LocalStore, S3Options
 from backupd.trust import Trust
+
+if TYPE_CHECKING:
+    from backupd.socketproxy import ProxyServer
 
 
 class SystemClock:
@@ -145,6 +150,31 @@ def make_engine(settings: Settings) -> Engine:
             pids_limit=docker.pids_limit,
         )
     )
+
+
+def make_socket_proxy(settings: Settings, listen: Path, engine: str, containers: frozenset[str]) -> ProxyServer:
+    """The proxy before the Engine's socket `engine`, for the configured project, volumes and helper image."""
+    from backupd.engine.docker.images import DEFAULT_IMAGE  # noqa: PLC0415
+    from backupd.engine.docker.place import own_id  # noqa: PLC0415
+    from backupd.socketproxy import ProxyServer, Rules  # noqa: PLC0415
+    from backupd.socketproxy.facts import EngineFacts  # noqa: PLC0415
+
+    if settings.project is None:
+        raise ConfigError("the socket proxy has to know `project`", hint="`docker compose ls` shows its name")
+    rules = Rules(
+        project=settings.project,
+        helper_images=(settings.docker.helper_image or DEFAULT_IMAGE,),
+        containers=containers,
+        volumes=frozenset(volume.volume for volume in settings.volumes.values() if volume.volume),
+        paths=frozenset(str(volume.path) for volume in settings.volumes.values() if volume.path),
+        engine_socket=engine,
+    )
+    own = own_id()
+    if settings.docker.helper_image is None and own is not None:
+        container = EngineFacts(engine, rules).container(own)
+        if container is not None:
+            rules = replace(rules, helper_images=(container["Image"],))
+    return ProxyServer(listen, engine, rules)
 
 
 def prune_rules(settings: Settings, store: str) -> Rules:

@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from backupd import __version__
-from backupd.cli import backup, browse, config, drill, keys, prune, recover, restore, snapshots, transfer, verify
+from backupd.cli import (
+    backup,
+    browse,
+    config,
+    drill,
+    keys,
+    prune,
+    recover,
+    restore,
+    snapshots,
+    socketproxy,
+    transfer,
+    verify,
+)
 from backupd.cli.options import EVERYWHERE_FLAGS, EVERYWHERE_VALUES
 from backupd.cli.output import Output
 from backupd.errors import BackupdError, Interrupted, UsageError
@@ -46,7 +59,7 @@ def _root(
     pass
 
 
-for _module in (backup, snapshots, restore, browse, transfer, verify, drill, prune, recover, config, keys):
+for _module in (backup, snapshots, restore, browse, transfer, verify, drill, prune, recover, config, keys, socketproxy):
     _module.register(app)
 
 

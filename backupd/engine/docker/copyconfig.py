@@ -23,7 +23,7 @@ _NAMED_AS_IDS = 12
 
 # Docker's default set without NET_RAW (frames of one's own making could reach the host past its missing address) and
 # MKNOD, and two more that act on the process alone.
-_HARMLESS = frozenset(
+HARMLESS = frozenset(
     {
         *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP"),
         *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "IPC_LOCK", "SYS_NICE"),
@@ -140,9 +140,9 @@ class _Making:
 
     def _capabilities(self) -> list[str]:
         wanted = {_bare(name) for name in self.host.get("CapAdd") or ()}
-        if refused := sorted(wanted - _HARMLESS):
+        if refused := sorted(wanted - HARMLESS):
             self.notes.append(f"without the capabilities {', '.join(refused)}")
-        return sorted(wanted & _HARMLESS)
+        return sorted(wanted & HARMLESS)
 
     def _security(self) -> list[str]:
         options = list(self.host.get("SecurityOpt") or ())

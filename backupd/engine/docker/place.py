@@ -18,7 +18,7 @@ _CGROUP = re.compile(r"(?:docker|containers?|libpod)[-/]([0-9a-f]{64})")
 
 def own_container(api: docker.APIClient) -> dict[str, Any] | None:
     """What the engine knows of the container that this process runs in; None if it runs in none of this engine's."""
-    number = container_id(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+    number = own_id()
     if number is None:
         return None
     with sdk_errors("inspect backupd's own container"):
@@ -26,6 +26,11 @@ def own_container(api: docker.APIClient) -> dict[str, Any] | None:
             return dict(api.inspect_container(number))
         except NotFound:
             return None
+
+
+def own_id() -> str | None:
+    """The id of the container that this process runs in, as far as it can be seen from inside."""
+    return container_id(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
 
 
 def container_id(mountinfo: str, cgroup: str) -> str | None:
