@@ -165,7 +165,10 @@ class FullEvery:
 
 @dataclass(frozen=True, slots=True)
 class KeepPolicy:
-    """How many snapshots are kept (see `backupd.retention`). None: the rule is not used."""
+    """How many snapshots are kept (see `backupd.retention`). None: the rule is not used.
+
+    `proven` and `at_least` add to the other rules, and are nothing by themselves.
+    """
 
     last: int | None = None
     hourly: int | None = None
@@ -174,7 +177,14 @@ class KeepPolicy:
     monthly: int | None = None
     yearly: int | None = None
     within: timedelta | None = None
+    proven: int | None = None
+    prefer_proven: bool = False
     at_least: int = 1
+
+    @property
+    def asks_for_proven(self) -> bool:
+        """Whether it matters which snapshots a drill has proven."""
+        return self.prefer_proven or self.proven is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from backupd.errors import BackupdError, IntegrityError, ObjectExists
 from backupd.lease import Lease, commit
 from backupd.model import Plan
 from backupd.ports import Clock, Progress
-from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, read_pieces
+from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, proven, read_pieces
 from backupd.retention import kept_ids
 
 
@@ -42,12 +43,15 @@ class Holding:
         return replace(self, manifests=(manifest, *self.manifests))
 
 
-def look(repository: Repository, plan: Plan, lease: Lease, clock: Clock) -> Holding:
-    """What a repository holds of a plan now."""
+def look(repository: Repository, plan: Plan, lease: Lease, clock: Clock, state: Path | None = None) -> Holding:
+    """What a repository holds of a plan now. Records of drills are looked for in the directory `state` as well."""
     manifests, damaged = repository.snapshots()
     own = tuple(found for found in manifests if found.plan == plan.name)
     policy = plan.keep.get(repository.store.name)
-    wanted = None if policy is None else partial(kept_ids, policy=policy, now=clock.now(), timezone=plan.timezone)
+    wanted = None
+    if policy is not None:
+        good = proven(repository, state) if policy.asks_for_proven else ()
+        wanted = partial(kept_ids, policy=policy, now=clock.now(), timezone=plan.timezone, proven=good)
     return Holding(repository, lease, own, tuple(damaged), wanted)
 
 

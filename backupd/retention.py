@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -51,14 +52,19 @@ class Decision(Generic[S]):
     reasons: tuple[str, ...]
 
 
-def decide(snapshots: Iterable[S], policy: KeepPolicy, now: datetime, timezone: tzinfo) -> list[Decision[S]]:
+def decide(
+    snapshots: Iterable[S], policy: KeepPolicy, now: datetime, timezone: tzinfo, proven: Collection[str] = ()
+) -> list[Decision[S]]:
     """A decision for every snapshot of one plan in one store, newest first; of equal times the greater id is newer.
+
+    `proven` are the ids of those that a drill has found to be good.
 
     - `last`, `at_least`: the newest ones.
     - `hourly` … `yearly`: the newest of each of the last so many hours … years that have one, by the clock on the wall
       of `timezone`: an hour that comes twice when summer time ends is two hours, weeks begin on Monday (ISO 8601).
     - `within`: all that are less than that older than the newest one. Not than now: a plan that has stopped
       running would lose one snapshot after the other.
+    - `proven`: the newest ones of those that are. `prefer_proven`: of each hour … year the newest of those, if any.
 
     A snapshot of the future (a clock was wrong) is kept and takes nobody's place.
     """
@@ -67,7 +73,7 @@ def decide(snapshots: Iterable[S], policy: KeepPolicy, now: datetime, timezone: 
     present = [snapshot for snapshot in ordered if snapshot.time <= now + _AHEAD]
     for volume in sorted({volume for snapshot in present for volume in snapshot.volumes}):
         line = [snapshot for snapshot in present if volume in snapshot.volumes]
-        for reason, snapshot in _wanted(line, policy, timezone):
+        for reason, snapshot in _wanted(line, policy, timezone, proven):
             found[snapshot.id].setdefault(reason, set()).add(volume)
     decisions = []
     for snapshot in ordered:
@@ -79,9 +85,12 @@ def decide(snapshots: Iterable[S], policy: KeepPolicy, now: datetime, timezone: 
     return decisions
 
 
-def kept_ids(snapshots: Iterable[S], policy: KeepPolicy, now: datetime, timezone: str) -> set[str]:
+def kept_ids(
+    snapshots: Iterable[S], policy: KeepPolicy, now: datetime, timezone: str, proven: Collection[str] = ()
+) -> set[str]:
     """The ids of those that are kept; `timezone` by its name."""
-    return {decision.snapshot.id for decision in decide(snapshots, policy, now, zone(timezone)) if decision.keep}
+    decisions = decide(snapshots, policy, now, zone(timezone), proven)
+    return {decision.snapshot.id for decision in decisions if decision.keep}
 
 
 def zone(name: str) -> tzinfo:
@@ -89,26 +98,34 @@ def zone(name: str) -> tzinfo:
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
-def _wanted(line: Sequence[S], policy: KeepPolicy, timezone: tzinfo) -> Iterator[tuple[str, S]]:
+def _wanted(
+    line: Sequence[S], policy: KeepPolicy, timezone: tzinfo, proven: Collection[str]
+) -> Iterator[tuple[str, S]]:
     """What the rules want of a volume's snapshots, newest first; one that several rules want comes several times."""
     wanted: list[tuple[str, S]] = [("last", snapshot) for snapshot in line[: policy.last or 0]]
+    preferred = proven if policy.prefer_proven else ()
     for rule, key in _PERIODS.items():
         count: int | None = getattr(policy, rule)
         periods = [key(snapshot.time.astimezone(timezone)) for snapshot in line]
-        wanted += _newest_of_each(line, periods, rule, count or 0)
+        wanted += _best_of_each(line, periods, rule, count or 0, preferred)
     if policy.within is not None:
         wanted += [("within", snapshot) for snapshot in line if line[0].time - snapshot.time < policy.within]
-    yield from wanted
+    wanted += [("proven", found) for found in [one for one in line if one.id in proven][: policy.proven or 0]]
     ids = {snapshot.id for _, snapshot in wanted}
+    yield from wanted
     yield from (("at least", snapshot) for snapshot in line[: policy.at_least] if snapshot.id not in ids)
 
 
-def _newest_of_each(line: Sequence[S], periods: Sequence[str], rule: str, count: int) -> Iterator[tuple[str, S]]:
-    seen: set[str] = set()
+def _best_of_each(
+    line: Sequence[S], periods: Sequence[str], rule: str, count: int, preferred: Collection[str]
+) -> Iterator[tuple[str, S]]:
+    """The newest of each of the newest periods, or the newest preferred one if there is any."""
+    found: dict[str, list[S]] = {}
     for snapshot, period in zip(line, periods, strict=True):
-        if period not in seen and len(seen) < count:
-            seen.add(period)
-            yield f"{rule} {period}", snapshot
+        found.setdefault(period, []).append(snapshot)
+    for period, of_it in islice(found.items(), count):
+        best = next((snapshot for snapshot in of_it if snapshot.id in preferred), of_it[0])
+        yield f"{rule} {period}{'' if best is of_it[0] else ', proven'}", best
 
 
 def _week(time: datetime) -> str:

@@ -1,10 +1,11 @@
 """Many snapshots of services under load, each restored and examined; prints a table as Markdown.
 
-python -m tools.soak [--rounds 20] [--only postgres] [--ways found,live] [--scale 20]
+python -m tools.soak [--rounds 20] [--only postgres] [--ways own,live] [--size 300MiB]
 
-One function for each service. It is given a way to copy (`found`: the one that backupd finds out) and says of every
-round whether the restored service was good, how long writers waited, and how long the backup took. `live` is there to
-compare with: it shows what luck is worth.
+Every service is written to without a pause. A round takes a snapshot, restores it into a fresh volume, starts the
+service on it, has its own checkers look, and counts the commits from before the snapshot that are missing. `own` is
+the way that is made for the service; `live` is there to compare with: it shows what luck is worth. The gaps without a
+snapshot are those of the same writer in a time as long (10 s at most), right before: they say how busy the machine was.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -24,105 +24,90 @@ from docker.errors import NotFound
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from backupd.settings.types import parse_size
 from tests.support.dockerd import NoEngine, docker_host
 from tests.support.images import Images
-from tests.support.postgres import BALANCED, PGDATA, Load, Server
 from tools.soak_bench import LABELS, Bench, Round
-from tools.soak_redis_sqlite import redis_aof, redis_rdb, sqlite_journal, sqlite_wal
+from tools.soak_files import files
+from tools.soak_postgres import postgres
+from tools.soak_redis import redis_aof, redis_rdb
+from tools.soak_sqlite import sqlite_journal, sqlite_wal
 
-
-def postgres(bench: Bench, consistency: str, rounds: int) -> Iterator[Round]:
-    """Pgbench and a counting writer, with little room for WAL, so that it is recycled while it is copied."""
-    volume = bench.volume()
-    environment = {"POSTGRES_HOST_AUTH_METHOD": "trust", "POSTGRES_INITDB_ARGS": "--data-checksums"}
-    command = ["postgres", "-c", "max_wal_size=64MB", "-c", "min_wal_size=32MB", "-c", "checkpoint_timeout=30s"]
-    with bench.container("postgres", command, volumes=[f"{volume}:{PGDATA}"], environment=environment) as container:
-        server = Server(container).wait()
-        server.run("pgbench", "-U", "postgres", "-i", "-q", "-s", str(bench.scale), "postgres")
-        cli = bench.cli(volume, consistency)
-        with Load(server, rate=0) as load:
-            for _ in range(rounds):
-                committed, began = load.count(), load.now()
-                start = time.monotonic()
-                cli.run("backup")
-                took = time.monotonic() - start
-                gap = load.longest_gap(began)
-                copy = bench.volume()
-                cli.run("restore", "latest", "data", "--into", copy, "--yes")
-                lost, trouble = _examined_postgres(bench, copy, committed)
-                bench.remove_volume(copy)
-                yield Round(trouble, lost, gap, took)
-
-
-def _examined_postgres(bench: Bench, volume: str, committed: int) -> tuple[int, str]:
-    with bench.container(
-        "postgres", ["postgres"], volumes=[f"{volume}:{PGDATA}"], environment={"POSTGRES_HOST_AUTH_METHOD": "trust"}
-    ) as container:
-        server = Server(container)
-        try:
-            server.wait()
-            lost = max(0, committed - int(server.sql("select count(*) from beats")))
-            server.sql(BALANCED)
-            server.check()
-        except AssertionError as exc:
-            return 0, " ".join(str(exc).split())[:100] or "unsound"
-    return lost, ""
-
-
-SERVICES: dict[str, Callable[[Bench, str, int], Iterator[Round]]] = {
-    "postgres": postgres,
-    "redis-rdb": redis_rdb,
-    "redis-aof": redis_aof,
-    "sqlite-wal": sqlite_wal,
-    "sqlite-journal": sqlite_journal,
+# With each its own way; empty: that which is found out.
+SERVICES: dict[str, tuple[Callable[[Bench, str, int], Iterator[Round]], str]] = {
+    "postgres": (postgres, ""),
+    "redis-aof": (redis_aof, ""),
+    "redis-rdb": (redis_rdb, ""),
+    "sqlite-wal": (sqlite_wal, "sqlite"),
+    "sqlite-journal": (sqlite_journal, "sqlite"),
+    "files": (files, "auto"),
 }
+
+HEADER = """\
+| service | consistency | good copies | lost commits | longest gap, median | without a snapshot | stood | backup |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--scale", type=int, default=20, help="how much data, about 15 MiB each")
+    parser.add_argument("--size", type=parse_size, default=parse_size("300MiB"), help="how much data each service has")
     parser.add_argument("--only", choices=sorted(SERVICES), action="append")
-    parser.add_argument(
-        "--ways", default="found,live", help="values of `consistency`; found: none, so that it is found out"
-    )
+    parser.add_argument("--ways", default="own,live", help="`own`, or values of `consistency`")
     arguments = parser.parse_args()
     bad = False
     try:
         with ExitStack() as stack:
-            bench = _bench(stack, arguments.scale)
-            print("| service | consistency | good copies | lost commits | longest gap between commits | backup |")
-            print("| --- | --- | --- | --- | --- | --- |", flush=True)
-            for name in arguments.only or SERVICES:
-                for way in arguments.ways.split(","):
-                    rounds = list(SERVICES[name](bench, way, arguments.rounds))
-                    print(_row(name, way, rounds), flush=True)
-                    for number, found in enumerate(rounds, 1):
-                        if found.trouble:
-                            print(f"{name}, {way}, round {number}: {found.trouble}", file=sys.stderr)
-                    bad = bad or (way != "live" and any(found.trouble or found.lost for found in rounds))
+            bench = _bench(stack, arguments.size)
+            print(HEADER, flush=True)
+            for way in arguments.ways.split(","):
+                for name in arguments.only or SERVICES:
+                    bad |= _soaked(bench, name, way, arguments.rounds)
     except NoEngine as exc:
         print(f"soak: {exc}", file=sys.stderr)
         return 1
     return int(bad)
 
 
+def _soaked(bench: Bench, name: str, way: str, count: int) -> bool:
+    """Whether a copy was bad that had to be good."""
+    soak, own = SERVICES[name]
+    rounds = []
+    for found in soak(bench, own if way == "own" else way, count):
+        rounds.append(found)
+        said = found.trouble or f"gap {found.gap_seconds:.2f} s, lost {found.lost}"
+        print(f"{name}, {way}, round {len(rounds)}: {said}", file=sys.stderr, flush=True)
+    print(_row(name, own or "found out" if way == "own" else way, rounds), flush=True)
+    return way != "live" and any(found.trouble or found.lost for found in rounds)
+
+
 def _row(name: str, way: str, rounds: list[Round]) -> str:
     good = sum(not found.trouble and not found.lost for found in rounds)
-    lost = sum(found.lost for found in rounds)
-    gaps = [found.gap_seconds for found in rounds]
     took = statistics.median(found.backup_seconds for found in rounds)
-    gap = f"{max(gaps):.2f} s (median {statistics.median(gaps):.2f} s)"
-    return f"| {name} | `{way}` | {good} of {len(rounds)} | {lost} | {gap} | {took:.1f} s |"
+    cells = [
+        name,
+        way,
+        f"{good} of {len(rounds)}",
+        str(sum(found.lost for found in rounds)),
+        _longest([found.gap_seconds for found in rounds]),
+        _longest([found.idle_gap_seconds for found in rounds]),
+        _longest([found.stood_seconds for found in rounds]),
+        f"{took:.1f} s",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
-def _bench(stack: ExitStack, scale: int) -> Bench:
+def _longest(seconds: list[float]) -> str:
+    return f"{max(seconds):.2f} s ({statistics.median(seconds):.2f} s)"
+
+
+def _bench(stack: ExitStack, size: int) -> Bench:
     host = stack.enter_context(docker_host())
     client = stack.enter_context(closing(docker.DockerClient(base_url=host.url, version="auto", timeout=300)))
     stack.callback(_remove_all, client)
     images = stack.enter_context(Images(host))
     scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="backupd-soak-"))
-    return Bench(client, images, host.url, Path(scratch), scale)
+    return Bench(client, images, host.url, Path(scratch), size >> 20)
 
 
 def _remove_all(client: Any) -> None:

@@ -134,7 +134,7 @@ class _Run:
         try:
             if self._dry_run:
                 now = self._runtime.clock.now()
-                found = outline(repository, request, now, now)
+                found = outline(repository, request, now, now, self._runtime.state)
                 seen(found)
                 refuse_unless_safe(found, repository, self._runtime.progress, by_id=bool(request.ids))
                 self._session.output.line(f"dry run: nothing was changed, {words.size(found.freed)} would be freed")

@@ -54,7 +54,7 @@ def prune(
     with runtime.leases(store).exclusive("prune") as lease:
         now = runtime.clock.now()
         store_now = lease.store_time() or now
-        found = outline(repository, request, now, store_now)
+        found = outline(repository, request, now, store_now, runtime.state)
         seen(found)
         extended = extend_locks(repository, found.kept, now) if request.by_rules else Extended()
         try:

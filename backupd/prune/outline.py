@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from backupd.errors import BackupdError
 from backupd.model import ObjectInfo
 from backupd.prune.locked import held_back, locked_keys
 from backupd.prune.rules import Rules, Verdict, judge, named
-from backupd.repository import Manifest, Repository, layout
+from backupd.repository import Manifest, Repository, layout, proven
 
 _WITHDRAWN_FOR = timedelta(days=30)
 """How long a key stays taken from a holder who may yet wake up. Until then it costs 20 bytes."""
@@ -89,17 +90,21 @@ class Outline:
         return sum(self.only_theirs.values()) + sum(self.garbage.values())
 
 
-def outline(repository: Repository, request: PruneRequest, now: datetime, store_now: datetime) -> Outline:
+def outline(
+    repository: Repository, request: PruneRequest, now: datetime, store_now: datetime, state: Path | None = None
+) -> Outline:
     """Look at everything that the store lists; nothing is changed. Memory: some 300 bytes an object.
 
     `store_now` is the time by the store's clock: the age of objects is judged by it, that of snapshots by `now`.
+    Records of drills are looked for in the directory `state` as well.
     """
     ids = repository.snapshot_ids()
     manifests, damage = repository.snapshots()
     objects = {info.key: info for info in repository.store.list()}
     withdrawn = {id_ for id_ in ids if _is_withdrawn(objects.get(layout.snapshot(id_)))}
     unreadable = {id_ for id_ in ids - withdrawn - {found.id for found in manifests} if layout.snapshot(id_) in objects}
-    verdicts = _verdicts(manifests, request, now)
+    good = proven(repository, state) if request.rules.ask_for_proven and not request.ids else ()
+    verdicts = _verdicts(manifests, request, now, good)
     kept = _needed(verdict.snapshot for verdict in verdicts if verdict.keep)
     going = _needed(verdict.snapshot for verdict in verdicts if not verdict.keep) - kept
     strays = [info for key, info in objects.items() if layout.is_of_archive(key) and key not in kept | going]
@@ -153,10 +158,12 @@ def _without(sizes: Mapping[str, int], locked: Mapping[str, datetime]) -> dict[s
     return {key: size for key, size in sizes.items() if key not in locked}
 
 
-def _verdicts(manifests: Sequence[Manifest], request: PruneRequest, now: datetime) -> list[Verdict]:
+def _verdicts(
+    manifests: Sequence[Manifest], request: PruneRequest, now: datetime, good: Collection[str]
+) -> list[Verdict]:
     if request.ids:
         return named(manifests, request.ids)
-    verdicts = judge(manifests, request.rules, now)
+    verdicts = judge(manifests, request.rules, now, good)
     if request.plan is None:
         return verdicts
     return [

@@ -25,16 +25,22 @@ class Rules:
     safety: timedelta
     grace: timedelta
 
+    @property
+    def ask_for_proven(self) -> bool:
+        """Whether it matters which snapshots a drill has proven."""
+        return any(policy is not None and policy.asks_for_proven for policy, _ in self.plans.values())
 
-def judge(manifests: Sequence[Manifest], rules: Rules, now: datetime) -> list[Verdict]:
-    """A verdict on every snapshot, newest first.
+
+def judge(manifests: Sequence[Manifest], rules: Rules, now: datetime, proven: Collection[str] = ()) -> list[Verdict]:
+    """A verdict on every snapshot, newest first; `proven` are the ids of those that a drill found to be good.
 
     Imports are kept until they are named. So are snapshots of plans that have no policy, or that nobody knows any more.
     Whatever the rules say, the newest snapshot of every volume is kept.
     """
     verdicts: list[Verdict] = []
     for plan in sorted({manifest.plan for manifest in manifests}):
-        verdicts += _of_plan(plan, [manifest for manifest in manifests if manifest.plan == plan], rules, now)
+        own = [manifest for manifest in manifests if manifest.plan == plan]
+        verdicts += _of_plan(plan, own, rules, now, proven)
     verdicts.sort(key=lambda verdict: (verdict.snapshot.time, verdict.snapshot.id), reverse=True)
     return _with_the_newest(verdicts)
 
@@ -45,7 +51,9 @@ def named(manifests: Iterable[Manifest], ids: Collection[str]) -> list[Verdict]:
     return [Decision(found, found.id not in ids, () if found.id in ids else ("not named",)) for found in ordered]
 
 
-def _of_plan(plan: str, manifests: list[Manifest], rules: Rules, now: datetime) -> list[Verdict]:
+def _of_plan(
+    plan: str, manifests: list[Manifest], rules: Rules, now: datetime, proven: Collection[str]
+) -> list[Verdict]:
     taken = [manifest for manifest in manifests if manifest.reason == "backup"]
     verdicts = [_special(manifest, rules, now) for manifest in manifests if manifest.reason != "backup"]
     if plan not in rules.plans:
@@ -53,7 +61,7 @@ def _of_plan(plan: str, manifests: list[Manifest], rules: Rules, now: datetime) 
     policy, timezone = rules.plans[plan]
     if policy is None:
         return [*verdicts, *_kept(taken, f"plan {plan} keeps all")]
-    return [*verdicts, *decide(taken, policy, now, zone(timezone))]
+    return [*verdicts, *decide(taken, policy, now, zone(timezone), proven)]
 
 
 def _kept(manifests: Iterable[Manifest], reason: str) -> list[Verdict]:

@@ -90,7 +90,10 @@ class TrustSettings(Section):
 
 
 class KeepRules(Section):
-    """Which snapshots of a plan are kept: those that any rule wants, and never fewer than `at_least`."""
+    """Which snapshots of a plan are kept: those that any rule wants, and never fewer than `at_least`.
+
+    `proven`, `prefer_proven` and `at_least` are no rules by themselves: without a drill they want next to nothing.
+    """
 
     last: Count | None = None
     hourly: Count | None = None
@@ -99,12 +102,14 @@ class KeepRules(Section):
     monthly: Count | None = None
     yearly: Count | None = None
     within: Duration | None = None
+    proven: Count | None = None
+    prefer_proven: bool = False
     at_least: Count = 1
 
     def policy(self) -> KeepPolicy | None:
         """As retention takes it; None without any rule: all are kept."""
-        rules = {name: getattr(self, name) for name in KeepRules.model_fields}
-        return KeepPolicy(**rules) if any(rules[name] is not None for name in rules if name != "at_least") else None
+        said = {name: getattr(self, name) for name in KeepRules.model_fields}
+        return KeepPolicy(**said) if any(said[rule] is not None for rule in rules.KEEP_RULES) else None
 
 
 class KeepSettings(KeepRules):

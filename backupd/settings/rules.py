@@ -9,7 +9,8 @@ from backupd.settings.errors import Key, Problem
 from backupd.settings.words import did_you_mean
 
 _HIGHEST_GZIP_LEVEL = 9
-_KEEP_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly", "within")
+KEEP_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly", "within")
+"""Those of `keep` that say how much is kept; the others only add to them."""
 
 
 def with_default_plan(tree: Any) -> Any:
@@ -94,15 +95,15 @@ def _plan(key: Key, plan: dict[str, Any], tree: dict[str, Any]) -> Iterator[Prob
 
 
 def _keep(key: Key, keep: dict[str, Any], stores: Any) -> Iterator[Problem]:
-    missing = f"expected at least one of {', '.join(_KEEP_RULES)}"
+    missing = f"expected at least one of {', '.join(KEEP_RULES)}"
     own = dict(_mappings(keep, "stores"))
-    if not own and not any(rule in keep for rule in _KEEP_RULES):
+    if not own and not any(rule in keep for rule in KEEP_RULES):
         yield Problem(key, missing)
     for name, rules in own.items():
         if isinstance(stores, list | tuple) and name not in stores:
             guess = did_you_mean(name, [store for store in stores if isinstance(store, str)])
             yield Problem((*key, "stores", name), f"the plan has no store {name!r}{guess}")
-        if not any(rule in rules for rule in _KEEP_RULES):
+        if not any(rule in rules for rule in KEEP_RULES):
             yield Problem((*key, "stores", name), missing)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -28,6 +28,7 @@ class Point:
     id: str
     time: datetime
     volumes: frozenset[str]
+    proven: bool = False
 
 
 def nightly(nights: int, partial: int = 0) -> list[Point]:
@@ -61,6 +62,11 @@ CASES: dict[str, tuple[list[Point], KeepPolicy, str]] = {
         KeepPolicy(last=7, daily=14, weekly=8, monthly=12, yearly=3, at_least=3),
         "Europe/Madrid",
     ),
+    "proven": (
+        [replace(point, proven=number % 9 == 5) for number, point in enumerate(nightly(250))],
+        KeepPolicy(daily=7, weekly=4, monthly=6, proven=2, prefer_proven=True),
+        "Europe/Madrid",
+    ),
     "summer-time-ends": (
         hourly(30, datetime(2026, 10, 25, 12, tzinfo=UTC)),
         KeepPolicy(hourly=14, daily=2),
@@ -88,15 +94,24 @@ CASES: dict[str, tuple[list[Point], KeepPolicy, str]] = {
 def table(name: str) -> str:
     snapshots, policy, zone = CASES[name]
     now = max(NOW, *(point.time for point in snapshots))
-    return "\n".join([f"# {policy}", f"# {zone}", *_lines(snapshots, policy, now, zone), ""])
+    return "\n".join([f"# {_said(policy)}", f"# {zone}", *_lines(snapshots, policy, now, zone), ""])
+
+
+def _said(policy: KeepPolicy) -> str:
+    """As tables have always said it: what they were made before is named only where it is used."""
+    found = [(field.name, getattr(policy, field.name), field.default) for field in fields(policy)]
+    said = [f"{name}={value!r}" for name, value, default in found if value != default or "proven" not in name]
+    return f"KeepPolicy({', '.join(said)})"
 
 
 def _lines(snapshots: list[Point], policy: KeepPolicy, now: datetime, zone: str) -> Iterator[str]:
-    for decision in decide(snapshots, policy, now, ZoneInfo(zone)):
+    proven = {point.id for point in snapshots if point.proven}
+    for decision in decide(snapshots, policy, now, ZoneInfo(zone), proven):
         point = decision.snapshot
         local = f"{point.time.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M %z}"
         verdict = "; ".join(decision.reasons) if decision.keep else "-"
-        yield f"{point.id}  {local}  {','.join(sorted(point.volumes)):16}  {verdict}"
+        mark = " ✓" if point.proven else ""
+        yield f"{point.id}  {local}  {','.join(sorted(point.volumes)):16}  {verdict}{mark}"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -62,8 +62,10 @@ class Stage:
     def started(self, read: Read, *arguments: str, **rest: Any) -> Redis:
         """A server on what was restored, which its own checkers have passed."""
         root = self.restored(read)
-        checks = [["redis-check-rdb", str(path.relative_to(root))] for path in root.rglob("*.rdb")]
-        checks += [["redis-check-aof", str(path.relative_to(root))] for path in root.rglob("*.manifest")]
+        kind = rest.get("kind", "redis")
+        checks = [[f"{kind}-check-rdb", str(path.relative_to(root))] for path in root.rglob("*.rdb")]
+        if rest.pop("check_aof", True):
+            checks += [[f"{kind}-check-aof", str(path.relative_to(root))] for path in root.rglob("*.manifest")]
         for check in checks:
             container = self.run_container(self.image, check, volumes=[f"{self.copy}:/data"])
             assert container.wait()["StatusCode"] == 0, container.logs().decode()

@@ -17,13 +17,14 @@ WRITER = Path(__file__).with_name("redis_writer.py")
 
 @dataclass(frozen=True)
 class Redis:
-    """A server. `options` go to its client."""
+    """A server. `options` go to its client, whose name begins with `kind`."""
 
     container: Any
     options: tuple[str, ...] = ()
+    kind: str = "redis"
 
     def cli(self, *command: str) -> str:
-        said = self.container.exec_run(["redis-cli", "--no-auth-warning", *self.options, *command])
+        said = self.container.exec_run([f"{self.kind}-cli", "--no-auth-warning", *self.options, *command])
         return str(said.output.decode().strip())
 
     def info(self, name: str) -> str:
@@ -72,8 +73,9 @@ def _counts(keys: int, size: int) -> Sequence[str]:
 def start_server(
     run_container: Any, image: str, volume: str, arguments: Sequence[str] = (), password: str = "", **rest: Any
 ) -> Redis:
-    container = run_container(image, ["redis-server", *arguments], volumes=[f"{volume}:/data"], **rest)
-    server = Redis(container, ("-a", password) if password else ())
+    kind = rest.pop("kind", "redis")
+    container = run_container(image, [f"{kind}-server", *arguments], volumes=[f"{volume}:/data"], **rest)
+    server = Redis(container, ("-a", password) if password else (), kind)
     server.wait()
     return server
 
@@ -97,22 +99,19 @@ def held_by(server: Redis) -> int:
 
 
 @contextmanager
-def derived_image(client: Any, image: str, programs: Mapping[str, bytes]) -> Iterator[str]:
-    """An image with some programs replaced, removed with the containers that were made of it."""
+def derived_image(client: Any, image: str, programs: Mapping[str, bytes], removed: str = "") -> Iterator[str]:
+    """An image with some programs replaced or removed, which goes with the containers that were made of it."""
     tag = f"backupd-test/derived:{uuid.uuid4().hex[:12]}"
+    steps = [f"FROM {image}", *([f"RUN rm {removed}"] if removed else []), "COPY files /"]
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
-        for path, data in programs.items():
+        files = {f"files/{path}": data for path, data in programs.items()}
+        for path, data in {"Dockerfile": "\n".join(steps).encode(), **files}.items():
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), 0o755
             tar.addfile(info, io.BytesIO(data))
-    container = client.containers.create(image)
-    try:
-        container.put_archive("/", made.getvalue())
-        repository, _, version = tag.partition(":")
-        container.commit(repository, version)
-    finally:
-        container.remove()
+    made.seek(0)
+    client.images.build(fileobj=made, custom_context=True, tag=tag, rm=True)
     try:
         yield tag
     finally:

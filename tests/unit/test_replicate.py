@@ -14,8 +14,9 @@ from backupd.errors import IntegrityError, ObjectExists
 from backupd.lease import Lease
 from backupd.model import KeepPolicy
 from backupd.replicate import Holding, copy_snapshot, lagging, look
-from backupd.repository import Manifest, Repository
+from backupd.repository import Manifest, Repository, keep_drill
 from backupd.stores.memory import MemoryStore
+from tests.support.drillrecords import record
 from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
 
 
@@ -53,6 +54,25 @@ def test_lagging_is_what_is_missing(place: Place) -> None:
     assert owed(1) == [0, 2]
     assert owed(0, 1, 2) == []
     assert look(place.repository(), replace(place.plan, name="weekly"), lease, place.clock).manifests == ()
+
+
+def test_what_a_store_keeps_by_its_own_drills(place: Place) -> None:
+    """As prune will see it, so that nothing is copied to be deleted."""
+    manifests = [place.backup().manifest for _ in range(2)]
+    place.clock.time += timedelta(days=1)
+    manifests.append(place.backup().manifest)
+    lease = Lease(place.stores[0], place.clock, "", None)  # type: ignore[arg-type]  # nothing is written
+    holding = look(place.repository(), place.plan, lease, place.clock)
+    repository, state = empty(), place.runtime.state
+    plan = replace(place.plan, keep={"copy": KeepPolicy(daily=2, prefer_proven=True)})
+
+    def owed() -> list[int]:
+        target = replace(look(repository, plan, lease, place.clock, state), manifests=(manifests[0],))
+        return [manifests.index(manifest) for manifest in lagging(target, [holding])]
+
+    assert owed() == [1, 2]
+    keep_drill(repository, record(snapshot=manifests[0].id), state)
+    assert owed() == [2]
 
 
 def test_what_a_store_does_not_keep_is_not_brought_back(place: Place) -> None:

@@ -136,6 +136,30 @@ def test_at_least_says_so_only_where_no_other_rule_does() -> None:
     assert [d.reasons for d in decisions] == [("daily 2026-11-20",), ("at least",), ()]
 
 
+def test_proven_ones_are_kept_besides() -> None:
+    snapshots = points("2026-11-17T00:00Z", "2026-11-18T00:00Z", "2026-11-19T00:00Z", "2026-11-20T00:00Z")
+    decisions = decide(snapshots, KeepPolicy(last=1, proven=2), NOW, UTC, {"00", "01", "02"})
+    assert [d.reasons for d in decisions] == [("last",), ("proven",), ("proven",), ()]
+
+
+def test_a_proven_one_stands_for_its_day() -> None:
+    snapshots = points("2026-11-18T00:00Z", "2026-11-18T08:00Z", "2026-11-19T00:00Z", "2026-11-19T08:00Z")
+    policy = KeepPolicy(daily=2, prefer_proven=True)
+    assert [d.reasons for d in decide(snapshots, policy, NOW, UTC, {"00"})] == [
+        *[("daily 2026-11-19",), ()],
+        *[(), ("daily 2026-11-18, proven",)],
+    ]
+    assert [d.reasons for d in decide(snapshots, policy, NOW, UTC, {"00", "01", "03"})] == [
+        *[("daily 2026-11-19",), ()],
+        *[("daily 2026-11-18",), ()],
+    ]
+
+
+def test_nobody_asks_for_proven_ones() -> None:
+    snapshots = points("2026-11-18T00:00Z", "2026-11-18T08:00Z")
+    assert kept(decide(snapshots, KeepPolicy(daily=2), NOW, UTC, {"00"})) == {"01"}
+
+
 def test_nothing_comes_of_nothing() -> None:
     assert decide([], KeepPolicy(last=1), NOW, UTC) == []
 
@@ -159,6 +183,8 @@ POLICIES = st.builds(
     monthly=COUNT,
     yearly=COUNT,
     within=st.none() | st.integers(1, 2000).map(lambda hours: hours * HOURS),
+    proven=COUNT,
+    prefer_proven=st.booleans(),
     at_least=st.integers(1, 5),
 )
 ZONES = st.sampled_from(["UTC", "Europe/Madrid", "Asia/Kathmandu", "Pacific/Apia", "America/St_Johns"]).map(ZoneInfo)
@@ -191,12 +217,14 @@ def test_the_newest_of_every_volume_stays_and_at_least_so_many(
 def test_one_more_rule_never_removes_more(
     snapshots: list[Point], policy: KeepPolicy, zone: ZoneInfo, data: st.DataObject
 ) -> None:
-    rule = data.draw(st.sampled_from(["last", "hourly", "daily", "weekly", "monthly", "yearly", "at_least"]))
+    rules = ["last", "hourly", "daily", "weekly", "monthly", "yearly", "proven", "at_least"]
+    rule = data.draw(st.sampled_from(rules))
+    proven = {s.id for s in snapshots if data.draw(st.booleans())}
     more = replace(policy, **{rule: (getattr(policy, rule) or 0) + data.draw(st.integers(1, 4))})
     wider = replace(policy, within=(policy.within or timedelta()) + HOURS)
-    stay = kept(decide(snapshots, policy, NOW, zone))
-    assert stay <= kept(decide(snapshots, more, NOW, zone))
-    assert stay <= kept(decide(snapshots, wider, NOW, zone))
+    stay = kept(decide(snapshots, policy, NOW, zone, proven))
+    assert stay <= kept(decide(snapshots, more, NOW, zone, proven))
+    assert stay <= kept(decide(snapshots, wider, NOW, zone, proven))
 
 
 @given(SNAPSHOTS, POLICIES, ZONES)

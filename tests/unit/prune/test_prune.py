@@ -13,10 +13,11 @@ from backupd.errors import IntegrityError, LockedError, PruneRefused, Repository
 from backupd.lease import Leases
 from backupd.model import KeepPolicy
 from backupd.prune import Outline, PruneRequest, outline
-from backupd.repository import Manifest, layout
+from backupd.repository import Manifest, keep_drill, layout
 from backupd.repository.documents import encode
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import import_tar
+from tests.support.drillrecords import record
 from tests.support.pruning import (
     DAY,
     a_day_later,
@@ -125,6 +126,22 @@ def test_imports_stay_until_they_are_named(place: Place, tmp_path: Path) -> None
     assert ("imported",) in why(run_prune(place).outline)
     assert run_prune(place, request(None, made.id)).snapshots == (made.id,)
     assert unreferenced(place.stores[0]) == []
+
+
+def test_proven_snapshots_stay(place: Place) -> None:
+    policy = replace(KeepPolicy(last=1), proven=1)
+    *_, old, oldest = manifests(place)
+    for number, manifest in enumerate((old, oldest)):
+        keep_drill(place.repository(), record(number, snapshot=manifest.id), place.runtime.state)
+    now = place.clock.now()
+    found = outline(place.repository(), request(policy), now, now, place.runtime.state)
+    assert ("proven",) in why(found)
+    run_prune(place, request(policy))
+    assert old.id in {manifest.id for manifest in manifests(place)}
+    assert oldest.id not in {manifest.id for manifest in manifests(place)}
+    keep_drill(place.repository(), record(9, "failed", snapshot=old.id), place.runtime.state)
+    run_prune(place, request(policy))
+    assert old.id not in {manifest.id for manifest in manifests(place)}, "a later drill took its mark away"
 
 
 def test_a_dry_look_changes_nothing(place: Place) -> None:

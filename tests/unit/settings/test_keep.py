@@ -49,6 +49,15 @@ def test_without_keep_nothing_is_pruned(tmp_path: Path) -> None:
     assert prune_rules(found, "near").grace == timedelta(days=1)
 
 
+def test_proven_ones(tmp_path: Path) -> None:
+    found = settings(tmp_path, "{daily: 7, proven: 2, stores: {far: {monthly: 12, prefer_proven: true}}}")
+    rules = prune_rules(found, "far")
+    assert rules.plans["nightly"][0] == KeepPolicy(monthly=12, prefer_proven=True)
+    assert rules.ask_for_proven
+    assert prune_rules(found, "near").plans["nightly"][0] == KeepPolicy(daily=7, proven=2)
+    assert not prune_rules(settings(tmp_path, "{daily: 7}"), "near").ask_for_proven
+
+
 def test_from_the_environment(tmp_path: Path) -> None:
     found = settings(tmp_path, "{daily: 7}", BACKUPD_PLANS__NIGHTLY__KEEP__STORES__FAR__YEARLY="2")
     assert found.plan("nightly").keep["far"] == KeepPolicy(yearly=2)
@@ -64,6 +73,7 @@ def test_from_the_environment(tmp_path: Path) -> None:
         ("{stores: {other: {last: 1}}}", r"the plan has no store 'other'"),
         ("{stores: {far: {at_least: 1}}}", r"keep\.stores\.far: expected at least one of last"),
         ("{at_least: 3}", r"plans\.nightly\.keep: expected at least one of last"),
+        ("{proven: 3, prefer_proven: true}", r"plans\.nightly\.keep: expected at least one of last"),
         ("{stores: {}}", r"plans\.nightly\.keep: expected at least one of last"),
         ("{last: 1, stores: {far: {lsat: 1}}}", r"keep\.stores\.far\.lsat: unknown key; did you mean last"),
     ],
