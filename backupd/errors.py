@@ -139,6 +139,14 @@ class IntegrityError(BackupdError):
     hint = "`backupd verify --read-data` tells how far the damage goes; another store may hold a good copy"
 
 
+class DeliveryFailed(BackupdError):  # noqa: N818  (reads as what it is)
+    """A notification or a ping could not be delivered. `again`: it may work later."""
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
+
+
 class Interrupted(BackupdError):  # noqa: N818
     """Stopped by a signal."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from backupd import __version__
 from backupd.consistency import STRATEGIES, Consistency, with_enabled
@@ -20,6 +20,7 @@ from backupd.engine import MountedEngine
 from backupd.errors import ConfigError, SourceError, UsageError
 from backupd.indexcache import IndexCache
 from backupd.model import LockPolicy, Plan
+from backupd.notify import url_secrets
 from backupd.ports import Engine, Progress, Store
 from backupd.prune import Rules
 from backupd.repository import layout
@@ -240,10 +241,17 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 
 def secret_values(settings: Settings) -> list[str]:
-    """Every secret of the configuration, for the log to leave out."""
-    return [
-        value.get_secret_value()
-        for section in (*settings.stores.values(), *settings.volumes.values())
-        for field in type(section).model_fields
-        if isinstance(value := getattr(section, field), SecretStr)
-    ]
+    """Every secret of the configuration, and what of its URLs gives away one, for the log to leave out."""
+    values = (secret.get_secret_value() for secret in _secrets(settings))
+    return [part for value in values for part in (url_secrets(value) if "://" in value else [value])]
+
+
+def _secrets(value: object) -> Iterator[SecretStr]:
+    if isinstance(value, SecretStr):
+        yield value
+    elif isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from _secrets(getattr(value, field))
+    elif isinstance(value, Mapping | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _secrets(item)

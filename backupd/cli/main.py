@@ -17,6 +17,7 @@ from backupd.cli import (
     config,
     drill,
     keys,
+    notify,
     prune,
     recover,
     restore,
@@ -59,7 +60,10 @@ def _root(
     pass
 
 
-for _module in (backup, snapshots, restore, browse, transfer, verify, drill, prune, recover, config, keys, socketproxy):
+for _module in (
+    *(backup, snapshots, restore, browse, transfer, verify, drill, prune, recover, config, keys, socketproxy),
+    *(notify,),
+):
     _module.register(app)
 
 

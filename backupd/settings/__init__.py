@@ -12,6 +12,7 @@ from backupd.settings.model import (
     Settings,
     TrustSettings,
 )
+from backupd.settings.observe import AlertSettings, NotificationSettings
 from backupd.settings.show import show
 from backupd.settings.stores import LocalStoreSettings, S3StoreSettings, StoreSettings
 from backupd.settings.volumes import HookSettings, VolumeSettings
@@ -19,12 +20,14 @@ from backupd.settings.volumes import HookSettings, VolumeSettings
 __all__ = [
     "IDENTITY_VARIABLE",
     "PASSPHRASE_VARIABLE",
+    "AlertSettings",
     "DockerSettings",
     "EncryptionSettings",
     "HookSettings",
     "KeepSettings",
     "LocalStoreSettings",
     "LogSettings",
+    "NotificationSettings",
     "PlanSettings",
     "Problem",
     "S3StoreSettings",

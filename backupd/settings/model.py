@@ -25,12 +25,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from backupd.crypto import canonical_recipient, canonical_signer
 from backupd.errors import UsageError
 from backupd.model import MIB, Compression, FullEvery, KeepPolicy, Plan, VolumeSpec
+from backupd.notify import EventName
 from backupd.settings import rules
 from backupd.settings.cron import Schedule
 from backupd.settings.drill import PlanDrillSettings
 from backupd.settings.errors import SettingsError
 from backupd.settings.layers import LayerSource
 from backupd.settings.messages import explain
+from backupd.settings.observe import AlertSettings, NotificationSettings, PingSettings, SizeAlertSettings
 from backupd.settings.stores import Section, StoreSettings
 from backupd.settings.types import (
     AnyPath,
@@ -144,6 +146,9 @@ class PlanSettings(Section):
     post: tuple[HookSettings, ...] = ()
     keep: KeepSettings | None = None
     drill: PlanDrillSettings = PlanDrillSettings()
+    notify: tuple[EventName, ...] | None = None
+    ping: PingSettings = PingSettings()
+    alerts: SizeAlertSettings = SizeAlertSettings()
 
     def keep_in(self, store: str) -> KeepPolicy | None:
         """Which of its snapshots are kept in a store; None: all of them."""
@@ -182,6 +187,8 @@ class Settings(BaseSettings):
     prune: PruneSettings = PruneSettings()
     lock_wait: Duration = Field(default=timedelta(minutes=5), title="a duration")
     log: LogSettings = LogSettings()
+    notifications: NotificationSettings = NotificationSettings()
+    alerts: AlertSettings = AlertSettings()
 
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
 

@@ -38,6 +38,12 @@ def broken(tree: Any) -> Iterator[Problem]:
         yield from _volume(("volumes", name), volume, tree.get("engine", "docker"))
     for name, plan in _mappings(tree, "plans"):
         yield from _plan(("plans", name), plan, tree)
+    notifications = tree.get("notifications")
+    for name, target in _mappings(notifications, "targets") if isinstance(notifications, dict) else ():
+        if isinstance(tree.get("plans"), dict):
+            yield from _references(
+                ("notifications", "targets", name, "plans"), target.get("plans"), "plan", tree["plans"]
+            )
 
 
 def _labels_may_say(tree: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from backupd.model import ConsistencyName, Hook, VolumeSpec
 from backupd.settings.drill import VolumeDrillSettings
+from backupd.settings.observe import SizeAlertSettings
 from backupd.settings.stores import Section
 from backupd.settings.types import AnyPath, Duration, PathMark, Secret, Text
 
@@ -56,6 +57,7 @@ class VolumeSettings(Section):
     pre: tuple[HookSettings, ...] = ()
     post: tuple[HookSettings, ...] = ()
     drill: VolumeDrillSettings = VolumeDrillSettings()
+    alerts: SizeAlertSettings = SizeAlertSettings()
 
     def spec(self, name: str) -> VolumeSpec:
         """As the operations take it."""

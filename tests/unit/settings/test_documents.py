@@ -17,6 +17,7 @@ SAMPLE = ROOT / "config" / "backupd.yaml"
 DOCUMENT = (ROOT / "docs" / "CONFIGURATION.md").read_text()
 TABLES = {(name,): ("NAME",) for name in ("stores", "volumes", "plans")}
 TABLES["plans", "NAME", "keep", "stores"] = ("NAME",)
+TABLES["notifications", "targets"] = ("NAME",)
 KEYS: dict[str, Node] = {".".join(key): node for key, node in leaves(schema(Settings), TABLES)}
 ROWS = {row[0]: row[2] for row in re.findall(r"^\| `([\w.]+)` \| (.*?) \| (.*?) \|.* \|$", DOCUMENT, re.MULTILINE)}
 
@@ -35,9 +36,9 @@ def test_the_samples_load(app_env: str) -> None:
 def test_the_samples_take_their_secrets_from_the_files_that_they_name(tmp_path: Path, app_env: str) -> None:
     text = SAMPLE.with_name(f"backupd.{app_env}.yaml").read_text()
     variables = re.findall(r"(BACKUPD_\w+_FILE)=/run/secrets/(\w+)", text)
-    assert len(variables) == 2
-    for _, name in variables:
-        (tmp_path / name).write_text(f"the {name}\n")
+    assert len(variables) >= 2
+    for variable, name in variables:
+        (tmp_path / name).write_text("https://example.org/x\n" if variable.endswith("URL_FILE") else f"the {name}\n")
     files = {variable: str(tmp_path / name) for variable, name in variables}
     store = load_settings(SAMPLE, {"APP_ENV": app_env, **files}).stores["offsite"]
     assert isinstance(store, S3StoreSettings)
@@ -52,18 +53,22 @@ def test_every_key_is_documented_and_nothing_else() -> None:
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(
         "stores: {NAME: {type: s3, bucket: bb}}\nvolumes: {NAME: {volume: v}}\n"
-        "plans: {NAME: {volumes: [NAME], stores: [NAME], keep: {stores: {NAME: {last: 1}}}}}\n".replace("NAME", "name")
+        "plans: {NAME: {volumes: [NAME], stores: [NAME], keep: {stores: {NAME: {last: 1}}}}}\n"
+        "notifications: {targets: {NAME: {url: json://localhost}}}\n".replace("NAME", "name")
     )
     shown = show(load_settings(tmp_path / "b.yaml", {}))
     given = {"stores.NAME.type", "stores.NAME.path", "stores.NAME.bucket", "volumes.NAME.volume", "plans.NAME.volumes",
              "plans.NAME.stores", "plans.NAME.keep.stores.NAME.last", "threads",
-             "stores.NAME.object_lock.mode", "stores.NAME.object_lock.duration"}  # fmt: skip
+             "stores.NAME.object_lock.mode", "stores.NAME.object_lock.duration",
+             "notifications.targets.NAME.url"}  # fmt: skip
     for key in set(KEYS) - given:
         value = shown
         for name in key.split("."):
             value = value[name.lower()]
         if isinstance(value, bool):
             value = str(value).lower()
+        elif isinstance(value, list) and value:
+            value = ", ".join(value)
         expected = {None: "none", "": "empty"}.get(value, f"`{value}`") if value != [] else "empty"
         assert ROWS[key] == expected, key
 
