@@ -93,25 +93,29 @@ class ArchiveWriter:
     def pack(self, readinto: ReadInto, advanced: Callable[[int], None]) -> ArchiveSummary:
         """Read the stream to its end. `advanced` is told of plain bytes done. Errors of the sinks pass through."""
         walker = TarWalker()
-        in_flight: deque[tuple[int, Future[_Packed]]] = deque()
+        in_flight: deque[tuple[int, Future[None]]] = deque()
         waiting = 0
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="pack")
+        packing = ThreadPoolExecutor(self._threads, thread_name_prefix="pack")
+        storing = ThreadPoolExecutor(1, thread_name_prefix="store")  # in stream order, beside the reading
         try:
             for chunk in self._chunker.cut(readinto):
-                in_flight.append((len(chunk), pool.submit(self._pack_one, chunk)))
-                waiting += len(chunk)
+                size = len(chunk)
+                packed = packing.submit(self._pack_one, chunk)
+                in_flight.append((size, storing.submit(self._store, size, packed)))
+                waiting += size
                 if members := walker.feed(chunk):
                     self._sinks.files.extend(members)
                 while in_flight and (waiting > self._window_size or in_flight[0][1].done()):
-                    size, packed = in_flight.popleft()
+                    size, stored = in_flight.popleft()
+                    stored.result()
                     waiting -= size
-                    self._store(size, packed.result())
                     advanced(size)
-            for size, packed in in_flight:
-                self._store(size, packed.result())
+            for size, stored in in_flight:
+                stored.result()
                 advanced(size)
         finally:
-            pool.shutdown(cancel_futures=True)
+            packing.shutdown(cancel_futures=True)
+            storing.shutdown(cancel_futures=True)
         walker.finish()
         return ArchiveSummary(
             plain_size=self._plain_size,
@@ -128,7 +132,8 @@ class ArchiveWriter:
         digest = blake3(chunk).hexdigest()
         return _Packed(digest, None if digest in self._known else self._codec.compress(chunk))
 
-    def _store(self, size: int, packed: _Packed) -> None:
+    def _store(self, size: int, packing: Future[_Packed]) -> None:
+        packed = packing.result()
         location = None if self._full else self._known.get(packed.digest) or self.stored.get(packed.digest)
         if location is None:
             frame = packed.frame

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import subprocess
+from itertools import islice
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -80,3 +82,37 @@ def test_the_name_of_an_archive_tells_its_codec(codec: Codec) -> None:
 def test_other_names_have_no_codec() -> None:
     with pytest.raises(IntegrityError, match=r"x\.zip"):
         codec_of("x.zip")
+
+
+def rows(size: int) -> bytes:
+    """Lines of one pattern with something random in each, as in a log."""
+    random = Random(4)
+    line = '{{"level":"INFO","request":"{:016x}","path":"/api/trips/{}","status":200,"user":{}}}\n'
+    lines = (line.format(random.getrandbits(64), random.getrandbits(14), random.getrandbits(12)) for _ in range(size))
+    return "".join(islice(lines, size // 80)).encode()[:size]
+
+
+def prose(size: int) -> bytes:
+    """Words that come back long after they were last seen."""
+    random = Random(5)
+    words = ["".join(random.choices("aeioulnrstm", k=random.randint(2, 9))) for _ in range(20_000)]
+    return " ".join(random.choices(words, [1 / rank for rank in range(1, 20_001)], k=size // 5)).encode()[:size]
+
+
+def test_rows_become_smaller_than_at_the_level_that_is_best_for_prose() -> None:
+    """By what a table that knows only the newest entries gains on rows and loses on prose; see decision 80."""
+    tuned, level_3 = codec_for(Compression("zstd", None)), codec_for(Compression("zstd", 3))
+
+    def gain(text: bytes) -> float:
+        return len(tuned.compress(memoryview(text))) / len(level_3.compress(memoryview(text)))
+
+    assert gain(rows(1_000_000)) < 0.96
+    assert gain(prose(1_000_000)) < 1.01
+
+
+def test_what_is_no_longer_rows_is_noticed() -> None:
+    codec, prose_frame = codec_for(Compression("zstd", None)), codec_for(Compression("zstd", None))
+    expected = prose_frame.compress(memoryview(prose(1_000_000)))
+    for _ in range(3):
+        codec.compress(memoryview(rows(1_000_000)))
+    assert codec.compress(memoryview(prose(1_000_000))) == expected
