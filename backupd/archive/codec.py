@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Protocol
 
 import zstandard
@@ -113,6 +114,7 @@ class _Own(threading.local):
     """A thread's compressor."""
 
     def __init__(self, level: int | None) -> None:
+        self.compress: Callable[[memoryview], bytes]
         if level is None:
             self.compress = _Tuned().compress
         else:
