@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
 from backupd import __version__
-from backupd.errors import DeliveryFailed, SourceError
+from backupd.errors import ConfigError, DeliveryFailed, SourceError
 from backupd.history import History, Run
 from backupd.log import Redactor
 from backupd.notify import Event, Limits, Notifier, Outbox, Pinger, Routing, SizeLimits, Target, Texts, Watchdog
-from backupd.notify.conditions import Condition, judge
+from backupd.notify.conditions import Condition, Space, judge
 from backupd.notify.facts import gather
 from backupd.notify.problems import Problems
 from backupd.notify.target import AppriseReceiver
@@ -68,21 +70,25 @@ class Deliveries:
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Those who watch runs, for a recorder; between `start` and `stop` alerts are looked for, too."""
+    """Those who watch runs, for a recorder; as a context it looks for alerts, too."""
 
     notifier: Notifier
     watchers: Sequence[Watcher]
     watchdog: Watchdog
+    look: Look
     outbox: Outbox
     deliveries: Deliveries
     flush_seconds: float
     warn: Callable[[str], None]
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Look for alerts from now on."""
         self.watchdog.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         """Look no more, and wait for what is being delivered, `notifications.flush_within` at most."""
         self.watchdog.stop()
         self.flush()
@@ -100,13 +106,13 @@ def make_observers(
     warn: Callable[[str], None],
     newest: Callable[[str], datetime | None] = lambda _plan: None,
 ) -> Observers:
-    """For the daemon. ConfigError if Apprise does not know one of the URLs. `newest` as for `facts.gather`."""
+    """For the daemon: a target whose URL is of no use is warned of, the rest works. `newest` as for `gather`."""
     outbox = Outbox(settings.notifications.attempts)
     deliveries = Deliveries(history, warn)
     state = Path(settings.state_dir)
     hide = Redactor(secret_values(settings))
     notifier = Notifier(
-        make_targets(settings, hide),
+        make_targets(settings, hide, warn),
         Routing(
             {name: frozenset(plan.notify) for name, plan in settings.plans.items() if plan.notify is not None},
             manual=settings.notifications.manual,
@@ -116,32 +122,37 @@ def make_observers(
         outbox,
         (hide, deliveries.notified),
     )
+    look = Look(settings, history, newest)
     watchdog = Watchdog(
         state,
         clock,
-        make_look(settings, history, newest),
+        look,
         frozenset(settings.plans),
         (settings.alerts.check_every, settings.alerts.remind_every),
         (notifier.tell, warn),
     )
     pinger = _make_pinger(settings, outbox, hide, deliveries)
     flush = settings.notifications.flush_within.total_seconds()
-    return Observers(notifier, (notifier, pinger, watchdog), watchdog, outbox, deliveries, flush, warn)
+    return Observers(notifier, (notifier, pinger, watchdog), watchdog, look, outbox, deliveries, flush, warn)
 
 
-def make_targets(settings: Settings, hide: Callable[[str], str]) -> list[Target]:
-    """Those of `notifications.targets`."""
+def make_targets(
+    settings: Settings, hide: Callable[[str], str], warn: Callable[[str], None] | None = None
+) -> list[Target]:
+    """Those of `notifications.targets`. One that can't be used is a ConfigError, or left out with a warning."""
     timeout = settings.notifications.timeout.total_seconds()
-    return [
-        Target(
-            name,
-            AppriseReceiver(name, target.url.get_secret_value(), timeout, hide),
-            frozenset(target.events),
-            frozenset(target.plans),
-            frozenset(target.kinds),
-        )
-        for name, target in settings.notifications.targets.items()
-    ]
+    targets = []
+    for name, target in settings.notifications.targets.items():
+        try:
+            receiver = AppriseReceiver(name, target.url.get_secret_value(), timeout, hide)
+        except ConfigError as exc:
+            if warn is None:
+                raise
+            warn(f"{exc}: nobody is notified there")
+        else:
+            on, plans, kinds = frozenset(target.events), frozenset(target.plans), frozenset(target.kinds)
+            targets.append(Target(name, receiver, on, plans, kinds))
+    return targets
 
 
 def make_texts(settings: Settings) -> Texts:
@@ -200,14 +211,20 @@ def watched_places(settings: Settings) -> dict[str, Path]:
     return {"state directory": Path(settings.state_dir), **stores}
 
 
-def make_look(
-    settings: Settings, history: History, newest: Callable[[str], datetime | None]
-) -> Callable[[Mapping[str, datetime], datetime], list[Condition]]:
-    """How the watchdog finds out."""
-    limits, places = make_limits(settings), watched_places(settings)
+class Look:
+    """How the watchdog finds out. `spaces` is the free space that was seen last: who asks does not wait for a disk."""
 
-    def look(known: Mapping[str, datetime], now: datetime) -> list[Condition]:
-        facts = gather(history, list(settings.plans), places, settings.alerts.compare_with, known, newest)
-        return judge(facts, limits, now)
+    def __init__(self, settings: Settings, history: History, newest: Callable[[str], datetime | None]) -> None:
+        self._plans = list(settings.plans)
+        self._history = history
+        self._newest = newest
+        self._limits = make_limits(settings)
+        self._places = watched_places(settings)
+        self.spaces: Mapping[str, Space | None] = {}
 
-    return look
+    def __call__(self, known: Mapping[str, datetime], now: datetime) -> list[Condition]:
+        """All conditions."""
+        compare_with = self._limits.compare_with
+        facts = gather(self._history, self._plans, self._places, compare_with, known, self._newest)
+        self.spaces = facts.space
+        return judge(facts, self._limits, now)

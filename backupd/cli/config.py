@@ -9,7 +9,8 @@ from backupd import settings
 from backupd.cli import words
 from backupd.cli.options import Session, command
 from backupd.errors import BackupdError
-from backupd.wiring import joined_plan, unprepared_runtime
+from backupd.log import Redactor
+from backupd.wiring import joined_plan, secret_values, unprepared_runtime
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,10 @@ def register(app: typer.Typer) -> None:
     def check(session: Session) -> None:
         """Say whether the configuration can be used, and everything that is wrong with it."""
         loaded = session.settings
+        if loaded.notifications.targets:  # Apprise takes a while
+            from backupd.observe import make_targets  # noqa: PLC0415
+
+            make_targets(loaded, Redactor(secret_values(loaded)))
         session.output.document({"valid": True, "plans": list(loaded.plans), "stores": list(loaded.stores)})
         session.output.line(
             f"the configuration is valid: {words.count(len(loaded.volumes), 'volume')},"

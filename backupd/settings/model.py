@@ -48,6 +48,7 @@ from backupd.settings.types import (
     WholeNumber,
 )
 from backupd.settings.volumes import HookSettings, VolumeSettings, hooks
+from backupd.settings.web import WebSettings
 from backupd.settings.words import did_you_mean
 
 _MOST_THREADS = 64
@@ -189,6 +190,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     notifications: NotificationSettings = NotificationSettings()
     alerts: AlertSettings = AlertSettings()
+    web: WebSettings = WebSettings()
 
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
 

@@ -89,7 +89,7 @@ def test_what_arrives(hook: Receiver, daemon: Callable[..., Daemon]) -> None:
     running.run(ConfigError("broken"))
     running.run()
     running.run()
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     sent = hook.messages(5)
     assert sorted((message["type"], message["title"]) for message in sent) == [
         ("failure", "web: backup default FAILED"),
@@ -108,7 +108,7 @@ def test_no_secret_is_in_a_notification(hook: Receiver, daemon: Callable[..., Da
         f"plans: {{default: {{volumes: [data], stores: [local], ping: {{url: '{hook.ping}'}}}}}}"
     )
     running.run(ConfigError(f"{hook.apprise} {hook.ping} {' '.join(SECRETS)}"))
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     assert len(hook.requests) == 3
     for _, _, body in hook.requests:
         assert not any(secret in body.decode() for secret in SECRETS), body
@@ -127,7 +127,7 @@ def test_a_receiver_that_fails_is_tried_again_said_and_recorded(
     assert running.said == []
     hook.answers += [500] * 3
     second = running.run()
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     assert len(hook.requests) == 6
     (said,) = running.said
     assert said.startswith("notification to ops failed: not delivered: ")
@@ -146,7 +146,7 @@ def test_nobody_listens(daemon: Callable[..., Daemon], closed: str, caplog: pyte
     )
     with caplog.at_level(logging.DEBUG):
         run = running.run()
-        running.observers.stop()
+        running.observers.__exit__(None, None, None)
     assert run.outcome == "done"
     assert sorted(line.partition(":")[0] for line in running.said) == [
         "notification to ops failed",
@@ -168,7 +168,7 @@ def test_a_receiver_that_hangs_holds_up_nobody(hook: Receiver, daemon: Callable[
         assert running.run().outcome == "done"
         assert running.run().outcome == "done"
         assert len(other.messages(2)) == 2
-        running.observers.stop()
+        running.observers.__exit__(None, None, None)
         hanging = "given up: notification to hanging: backup default is done"
         assert running.said == [hanging, hanging]
 
@@ -182,7 +182,7 @@ def test_pings(hook: Receiver, daemon: Callable[..., Daemon]) -> None:
     running.recorder.skipped("backup", "default", "schedule", "the one before still runs")
     with running.recorder.run("prune", "default"):
         pass
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     start, good, start_again, bad = hook.wait(4)
     assert len(hook.requests) == 4
     paths = [urlsplit(path).path.rpartition("0f1e2d3c-secret")[2] for _, path, _ in hook.requests]
@@ -204,7 +204,7 @@ def test_explicit_urls_are_called_as_they_are(hook: Receiver, daemon: Callable[.
     )
     running.run()
     running.run(ConfigError("x"))
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     assert [(method, path) for method, path, _ in hook.requests] == [("GET", "/up?s=1"), ("GET", "/down?s=1")]
 
 
@@ -227,7 +227,7 @@ def test_answers_to_pings(
     hook.answers += answers
     hook.body = body
     run = running.run()
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     assert len(hook.requests) == count
     assert running.said == ([f"ping failed: {said}"] if said else [])
     assert running.history.find(run.id)[0].notes == running.said
@@ -240,7 +240,7 @@ def test_a_proxy_is_used(hook: Receiver, daemon: Callable[..., Daemon], monkeypa
         "plans: {default: {volumes: [data], stores: [local], ping: {success: 'http://ping.example.org/x'}}}"
     )
     running.run()
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     assert [path for _, path, _ in hook.requests] == ["http://ping.example.org/x"]
 
 
@@ -254,7 +254,7 @@ def test_alerts_arrive(hook: Receiver, daemon: Callable[..., Daemon]) -> None:
     running.observers.watchdog.check()
     running.run(megabytes=100)
     running.observers.watchdog.check()
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
     assert [(message["type"], message["title"]) for message in hook.messages(2)] == [
         ("warning", "web: volume data of plan default has shrunk: 20.0 MiB, usually 100 MiB"),
         ("success", "web: no longer an alert: volume data of plan default has a usual size: 100 MiB, usually 100 MiB"),
@@ -265,17 +265,27 @@ def test_the_watchdog_looks_after_a_run_by_itself(hook: Receiver, daemon: Callab
     running = daemon(
         f"notifications: {{targets: {{ops: {{url: '{hook.apprise}', events: [alert]}}}}}}\nalerts: {{check_every: 30d}}"
     )
-    running.observers.start()
+    running.observers.__enter__()
     running.run(megabytes=100)
     running.run(megabytes=20)
     assert "shrunk" in hook.messages(1)[0]["title"]
-    running.observers.stop()
+    running.observers.__exit__(None, None, None)
 
 
-def test_a_url_that_apprise_does_not_know(daemon: Callable[..., Daemon]) -> None:
-    with pytest.raises(ConfigError, match=r"notifications\.targets\.ops\.url is no URL that Apprise can use") as error:
-        daemon("notifications: {targets: {ops: {url: 'nosuch://s3cr3t-t0ken-in-the-path/x'}}}")
-    assert "s3cr3t" not in str(error.value)
+def test_a_url_that_apprise_does_not_know(daemon: Callable[..., Daemon], hook: Receiver) -> None:
+    running = daemon(
+        "notifications:\n  targets:\n    ops: {url: 'nosuch://s3cr3t-t0ken-in-the-path/x'}\n"
+        f"    well: {{url: '{hook.apprise}', events: [success]}}"
+    )
+    running.run()
+    running.observers.flush()
+    assert len(hook.requests) == 1
+    (said,) = running.said
+    assert said.startswith("notifications.targets.ops.url is no URL that Apprise can use")
+    assert said.endswith(": nobody is notified there")
+    checked = Cli(running.config).error("config", "check", code=2)
+    assert "notifications.targets.ops.url is no URL that Apprise can use" in checked
+    assert "s3cr3t" not in said + checked
 
 
 def test_the_command(hook: Receiver, daemon: Callable[..., Daemon], closed: str) -> None:
@@ -306,7 +316,7 @@ def test_problems_of_settings(daemon: Callable[..., Daemon]) -> None:
         daemon(
             "notifications: {title: $nix, targets: {a: {events: [never]}, b: {url: nothing, plans: [nightly]}}}\n"
             "plans: {default: {volumes: [data], stores: [local], notify: [succes], ping: {url: 'ftp://x'}}}\n"
-            "alerts: {shrink: 101}"
+            "web: {token: tooshort}\nalerts: {shrink: 101}"
         )
     text = str(error.value)
     for expected in (
@@ -315,6 +325,8 @@ def test_problems_of_settings(daemon: Callable[..., Daemon]) -> None:
         "notifications.targets.b.url: expected a URL of Apprise",
         "there is no plan 'nightly'",
         "plans.default.ping.url: expected a URL that begins with https:// or http://",
+        "web.token: expected at least 16",
         "alerts.shrink: expected at most 100, not 101",
     ):
         assert expected in text, text
+    assert "tooshort" not in text

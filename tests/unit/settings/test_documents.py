@@ -38,12 +38,12 @@ def test_the_samples_take_their_secrets_from_the_files_that_they_name(tmp_path: 
     variables = re.findall(r"(BACKUPD_\w+_FILE)=/run/secrets/(\w+)", text)
     assert len(variables) >= 2
     for variable, name in variables:
-        (tmp_path / name).write_text("https://example.org/x\n" if variable.endswith("URL_FILE") else f"the {name}\n")
+        (tmp_path / name).write_text("https://example.org/x\n" if variable.endswith("URL_FILE") else f"the-{name}\n")
     files = {variable: str(tmp_path / name) for variable, name in variables}
     store = load_settings(SAMPLE, {"APP_ENV": app_env, **files}).stores["offsite"]
     assert isinstance(store, S3StoreSettings)
     assert store.secret_access_key is not None
-    assert store.secret_access_key.get_secret_value() == "the backupd_secret_access_key"
+    assert store.secret_access_key.get_secret_value() == "the-backupd_secret_access_key"
 
 
 def test_every_key_is_documented_and_nothing_else() -> None:

@@ -1,0 +1,1 @@
+"""What the daemon serves over HTTP: probes, metrics, and an API that only reads. Imported late."""

@@ -1,0 +1,100 @@
+"""What is served, as Protocols and plain values: of the daemon, of the stores, of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from backupd.history import History, RunKind
+from backupd.notify.alerts import Raised
+from backupd.notify.conditions import Space
+from backupd.repository import DrillRecord, Manifest
+
+
+class NextRun(Protocol):
+    """What a schedule starts next."""
+
+    @property
+    def kind(self) -> RunKind: ...  # noqa: D102
+    @property
+    def plan(self) -> str | None: ...  # noqa: D102
+    @property
+    def schedule(self) -> str: ...  # noqa: D102
+    @property
+    def timezone(self) -> str: ...  # noqa: D102
+    @property
+    def at(self) -> datetime: ...  # noqa: D102
+
+
+class Status(Protocol):
+    """The daemon at this moment. `config_error`: why the configuration that was read last is not in use."""
+
+    @property
+    def started(self) -> datetime: ...  # noqa: D102
+    @property
+    def beat(self) -> datetime: ...  # noqa: D102
+    @property
+    def ready(self) -> bool: ...  # noqa: D102
+    @property
+    def stopping(self) -> bool: ...  # noqa: D102
+    @property
+    def config_error(self) -> str | None: ...  # noqa: D102
+    @property
+    def next_runs(self) -> Sequence[NextRun]: ...  # noqa: D102
+
+
+class StatusSource(Protocol):
+    """Where it comes from. Thread-safe, and never waits for anything."""
+
+    def status(self) -> Status: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """A plan as configured. `max_age`: how old its last success may become."""
+
+    name: str
+    volumes: tuple[str, ...]
+    stores: tuple[str, ...]
+    schedule: str | None
+    timezone: str
+    max_age: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreContent:
+    """What a store held at `time`: snapshots newest first, the newest drill of each, objects and their bytes."""
+
+    time: datetime
+    manifests: Sequence[Manifest] = ()
+    drills: Mapping[str, DrillRecord] = field(default_factory=dict)
+    objects: int = 0
+    size_bytes: int = 0
+    damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """The last look that worked, and what went wrong with a later one."""
+
+    content: StoreContent | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """All that is served. What `stores`, `alerts`, `spaces` and `deliveries` return is at hand: none of them waits.
+
+    `deliveries` counts by receiver and outcome, `spaces` is free space by place.
+    """
+
+    plans: Sequence[PlanFacts]
+    history: History
+    daemon: StatusSource
+    stores: Callable[[], Mapping[str, StoreState]]
+    alerts: Callable[[], Mapping[str, Raised]]
+    spaces: Callable[[], Mapping[str, Space | None]]
+    deliveries: Callable[[], Mapping[tuple[str, str], int]]
+    version: str

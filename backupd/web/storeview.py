@@ -1,0 +1,105 @@
+"""A view of the stores that is refreshed in the background: whoever asks gets what was seen last, at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from backupd.errors import BackupdError, NoRepository
+from backupd.history import Run
+from backupd.ports import Clock, Store
+from backupd.repository import Repository, last_drills
+from backupd.security import Security
+from backupd.web.state import StoreContent, StoreState
+
+
+class StoreView:
+    """Looks at each store every `every`, and when a run has ended; `start` begins the thread, `stop` ends it.
+
+    A look lists all objects of a store and reads its manifests. What fails leaves the last good look as it is.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[str],
+        open_store: Callable[[str], Store],
+        security: Callable[[], Security],
+        state: Path,
+        clock: Clock,
+        every: timedelta,
+    ) -> None:
+        self._open = open_store
+        self._security = security
+        self._directory = state
+        self._clock = clock
+        self._every = every
+        self._seen: dict[str, StoreState] = dict.fromkeys(stores, StoreState())
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def began(self, run: Run) -> None:
+        """Nothing has changed yet."""
+
+    def ended(self, run: Run) -> None:
+        """Look again: there may be a new snapshot."""
+        if run.outcome != "skipped":
+            self._wake.set()
+
+    def seen(self) -> Mapping[str, StoreState]:
+        """What is known, by store."""
+        return dict(self._seen)
+
+    def newest(self, plan: str) -> datetime | None:
+        """When the plan's newest complete snapshot was finished, as far as is known."""
+        contents = [state.content for state in self.seen().values() if state.content is not None]
+        times = [
+            manifest.finished
+            for content in contents
+            for manifest in content.manifests
+            if manifest.plan == plan and manifest.reason == "backup" and manifest.complete and not manifest.all_trouble
+        ]
+        return max(times, default=None)
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread = threading.Thread(target=self._run, name="store view", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; a look that is under way ends by itself, a second at most is waited for it."""
+        self._ending = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(1)
+
+    def look(self) -> None:
+        """Look at all stores now."""
+        for name, before in self.seen().items():
+            try:
+                after = StoreState(self._look_at(name))
+            except BackupdError as exc:
+                after = StoreState(before.content, str(exc))
+            self._seen[name] = after
+
+    def _look_at(self, name: str) -> StoreContent:
+        now = self._clock.now()
+        with closing(self._open(name)) as store:
+            sizes = [info.size for info in store.list()]
+            try:
+                repository = Repository.open(store, threads=1, security=self._security())
+            except NoRepository:  # not yet
+                return StoreContent(now, objects=len(sizes), size_bytes=sum(sizes))
+            manifests, problems = repository.snapshots()
+            drills = last_drills(repository, self._directory)
+            damaged = len(problems) + len(drills.damaged)
+            return StoreContent(now, manifests, drills.records, len(sizes), sum(sizes), damaged)
+
+    def _run(self) -> None:
+        while not self._ending:
+            self.look()
+            self._wake.wait(self._every.total_seconds())
+            self._wake.clear()
