@@ -13,9 +13,11 @@ def commit(repository: Repository, manifest: Manifest, lease: Lease, data: bytes
     `data` is the manifest as another store holds it, signature and all.
 
     LeaseLost, and no snapshot, if the lease was taken away: what the snapshot needs may have been pruned.
-    IntegrityError if something that it needs is gone all the same.
+    IntegrityError if something that it needs is gone all the same. StoreError, and no snapshot that anybody will find,
+    if the store is no longer the one that was opened: a directory that was unmounted meanwhile is there, and empty.
     """
     lease.confirm()
+    repository.require_still_there()
     try:
         repository.check(ref for archive in manifest.archives for ref in archive.objects)
     except IntegrityError:
@@ -30,6 +32,7 @@ def commit(repository: Repository, manifest: Manifest, lease: Lease, data: bytes
         if repository.store.read(layout.snapshot(manifest.id)) == layout.WITHDRAWN:
             raise LeaseLost(f"store {repository.store.name}: snapshot {manifest.short_id} was given up") from exc
         raise
+    repository.require_still_there()
     try:
         lease.confirm()
     except LeaseLost:

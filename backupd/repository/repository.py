@@ -27,6 +27,7 @@ from backupd.errors import (
     ObjectNotFound,
     RepositoryError,
     SnapshotNotFound,
+    StoreError,
 )
 from backupd.ports import Store
 from backupd.repository import layout
@@ -97,6 +98,15 @@ class Repository:
                 f"store {store.name} is not a repository, and not empty: it holds {stranger}",
                 hint="give backupd a directory or a bucket prefix of its own",
             ) from exc
+
+    def require_still_there(self) -> None:
+        """StoreError if the store does not hold this repository any more."""
+        try:
+            found = Repository.open(self.store, threads=1).config.id
+        except NoRepository:
+            found = None
+        if found != self.config.id:
+            raise StoreError(f"store {self.store.name} is not the one that was opened: was it unmounted?")
 
     def snapshot_ids(self) -> set[str]:
         """The ids of all snapshots, by their keys alone."""

@@ -12,17 +12,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
-from tests.support.cli import ROOT
 from tests.support.dockerd import Host
 from tests.support.s3 import S3Server
 from tests.support.torture import Torture, torture_chamber
@@ -46,9 +44,10 @@ def torture(
     volume_root: Callable[[str], Path],
     helper_image: str,
     seaweedfs_s3: S3Server,
-) -> Torture:
+) -> Iterator[Torture]:
     makers = (docker_client, run_container, make_volume, volume_root, helper_image)
-    return torture_chamber(tmp_path, docker_host.url, makers, seaweedfs_s3)
+    with torture_chamber(tmp_path, docker_host.url, makers, seaweedfs_s3) as made:
+        yield made
 
 
 class Killer:
@@ -83,22 +82,17 @@ class Killer:
             if done.returncode:
                 self.killed_at[f"{name}: {done.stderr.splitlines()[-1]}"] += 1
             return done.returncode != 0
-        cli = self.torture.cli
-        process = subprocess.Popen(
-            cli.command(*arguments), env=cli.env(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        time.sleep(self.dice.uniform(0.3, 4))
+        process = self.torture.zygote.start(arguments)
+        time.sleep(self.dice.uniform(0.05, 4))
         process.kill()
-        _, errors = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), errors
-        if process.returncode:
+        done = process.wait()
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        if done.returncode:
             self.killed_at[f"{name}: at any moment"] += 1
-        return process.returncode != 0
+        return done.returncode != 0
 
     def _dying(self, number: int, when: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.support.dying", str(number), when, "all", *arguments]
-        env = self.torture.cli.env()
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        return self.torture.zygote.run(*arguments, dying=(number, when, "all"))
 
 
 @pytest.mark.parametrize("lane", range(LANES))
@@ -130,8 +124,8 @@ def test_killed_again_and_again(torture: Torture, lane: int, record_property: Ca
             say(f"lane {lane}: {kills.total()} kills in {rounds} rounds")
     torture.check_restores(dice, 2 + wanted // 10)
     for store in torture.stores:
-        torture.cli.run("verify", "--read-data", "--store", store.name)
-    torture.cli.run("backup")
+        torture.run("verify", "--read-data", "--store", store.name)
+    torture.run("backup")
     record_property("seed", SEED)
     for act, count in sorted(killer.killed_at.items()):
         say(f"lane {lane}: {count:4} × {act}")

@@ -20,7 +20,7 @@ from backupd.stores.s3 import S3Options, S3Store
 from tests.support import s3_proxy
 from tests.support.runtime import make_runtime
 from tests.support.s3 import MIB, S3Server
-from tests.support.s3_proxy import Answer
+from tests.support.s3_proxy import Action, Answer, CutAnswer, Request, times
 
 pytestmark = pytest.mark.s3
 
@@ -111,6 +111,29 @@ def test_an_upload_that_could_not_be_aborted_is_later(seaweedfs_s3: S3Server, tm
         assert len(store.remove_stale_uploads(None, datetime.now(UTC))) == 1
         assert unfinished(store) == []
         assert list((tmp_path / "claims").iterdir()) == []
+        store.close()
+
+
+def test_a_beginning_whose_answer_was_lost(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
+    """The request was sent again, and the server has begun two uploads: the other one goes with the next look."""
+    with s3_proxy.running(seaweedfs_s3.endpoint_url) as proxy:
+        store = S3Store("test", seaweedfs_s3.options(endpoint_url=proxy.endpoint_url), None, tmp_path / "claims")
+        store.facts()
+
+        def lost(request: Request) -> Action | None:
+            return CutAnswer(None) if request.method == "POST" and "uploads" in request.path else None
+
+        proxy.rules.append(times(1, lost))
+        with store.create("a") as writer:
+            writer.write(os.urandom(6 * MIB))
+            assert unfinished(store) == ["a", "a"]
+            assert store.remove_stale_uploads(None, datetime.now(UTC)) == ()
+            writer.commit()
+        assert unfinished(store) == ["a"]
+        assert len(store.remove_stale_uploads(None, datetime.now(UTC))) == 1
+        assert unfinished(store) == []
+        assert list((tmp_path / "claims").iterdir()) == []
+        assert store.stat("a").size == 6 * MIB
         store.close()
 
 

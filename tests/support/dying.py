@@ -45,9 +45,8 @@ ALL: tuple[tuple[type, str], ...] = (
 )
 
 
-def main() -> None:
-    number, when, points = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    sys.argv = ["backupd", *sys.argv[4:]]
+def arm(number: int, when: str, points: str) -> list[str]:
+    """From now on this process dies at its n-th act; the acts so far."""
     acts: list[str] = []
     counter = itertools.count(1)
     one_at_a_time = threading.Lock()
@@ -75,6 +74,13 @@ def main() -> None:
 
     for owner, name in ALL if points == "all" else JOURNAL:
         dying(owner, name)
+    return acts
+
+
+def main() -> None:
+    number, when, points = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    sys.argv = ["backupd", *sys.argv[4:]]
+    acts = arm(number, when, points)
     try:
         cli.main()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +65,14 @@ class CutRequest:
     after: int
 
 
-Action = Answer | CutAnswer | CutRequest
+@dataclass(frozen=True)
+class Slowly:
+    """Pass the request on after that many seconds."""
+
+    seconds: float
+
+
+Action = Answer | CutAnswer | CutRequest | Slowly
 Rule = Callable[[Request], Action | None]
 
 
@@ -93,6 +101,20 @@ def times(number: int, rule: Rule) -> Rule:
             return action
 
     return limited
+
+
+def after(number: int, rule: Rule) -> Rule:
+    """The rule for all requests but the first `number`."""
+    lock = threading.Lock()
+    left = number
+
+    def late(request: Request) -> Action | None:
+        nonlocal left
+        with lock:
+            left -= 1
+            return rule(request) if left < 0 else None
+
+    return late
 
 
 @contextmanager
@@ -139,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(action, Answer):
             self._send(action.status, {"Content-Type": "application/xml"}, action.body)
             return
+        if isinstance(action, Slowly):
+            time.sleep(action.seconds)
         status, headers, body = self._ask(request)
         if isinstance(action, CutAnswer):
             if action.after is not None:

@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import boto3
 from botocore.config import Config
@@ -60,16 +62,55 @@ class SeaweedFS:
     ca_bundle: Path
 
 
-@contextmanager
-def running(directory: Path) -> Iterator[SeaweedFS]:
-    """A server that lives within the block."""
-    ca_bundle = make_certificates(directory)
+class Killable:
+    """A server of its own that a test kills and starts again, on the same data and ports."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ports = _free_ports()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._data = directory / "data"
+        self.url = f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    def __enter__(self) -> Self:
+        self._ca_bundle = make_certificates(self._directory)
+        _write_identity(self._directory)
+        self._data.mkdir()
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self._data)
+
+    def start(self) -> None:
+        self._process = _start(self._directory, self._data, self._ports)
+        atexit.register(_end, self._process)
+        if not _wait(self._process, SeaweedFS(self.url, self.url, self._ca_bundle)):
+            raise RuntimeError(f"SeaweedFS did not start: {(self._directory / 'weed.log').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            _end(self._process)
+            atexit.unregister(_end)
+
+
+def _write_identity(directory: Path) -> None:
     identity = {
         "name": "test",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[SeaweedFS]:
+    """A server that lives within the block."""
+    ca_bundle = make_certificates(directory)
+    _write_identity(directory)
     for attempt in range(1, START_TRIES + 1):
         ports = _free_ports()
         data = directory / f"data{attempt}"

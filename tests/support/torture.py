@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.support.engines import helper_names
 from tests.support.runtime import RecordingProgress
 from tests.support.s3 import MIB, S3Server
 from tests.support.stacks import Stack
+from tests.support.zygote import Zygote
 
 Makers = tuple[docker.DockerClient, Callable[..., Any], Callable[..., str], Callable[[str], Path], str]
 BIG = "big"
@@ -34,7 +36,7 @@ BIG = "big"
 class Torture:
     """A database that uses both volumes, an application that depends on it, and what each snapshot holds."""
 
-    cli: Cli
+    zygote: Zygote
     stack: Stack
     roots: dict[str, Path]
     containers: list[Any]
@@ -43,6 +45,11 @@ class Torture:
     stores: list[Store]
     held: dict[str, str] = field(default_factory=dict)
     number: int = 0
+
+    def run(self, *arguments: str) -> None:
+        """A command that is to succeed."""
+        done = self.zygote.run(*arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
 
     def write(self, dice: random.Random) -> None:
         """Other data, the same number in both volumes."""
@@ -71,7 +78,7 @@ class Torture:
 
     def check(self, allowed: set[str]) -> None:
         """Recover, then look at everything."""
-        self.cli.run("recover")
+        self.run("recover")
         for container in self.containers:
             container.reload()
             assert container.status == "running", container.name
@@ -80,7 +87,7 @@ class Torture:
         assert Journal(self.base / "state").open_acts() == []
         deadline = time.monotonic() + 60  # what the engine was still at when the process died
         while self.left_in_the_engine() and time.monotonic() < deadline:
-            self.cli.run("recover")
+            self.run("recover")
         assert self.left_in_the_engine() == []
         assert self.left_in_the_state() == []
         for store in self.stores:
@@ -124,7 +131,7 @@ class Torture:
             out.mkdir()
             for name in self.roots:
                 where = ["--to-dir", str(out / name), "--yes", "--store", store.name]
-                self.cli.run("restore", snapshot, name, *where)
+                self.run("restore", snapshot, name, *where)
             assert _same_in_both({name: out / name for name in self.roots}) == self.held[snapshot], snapshot
             shutil.rmtree(out)
 
@@ -143,7 +150,8 @@ def _same_in_both(roots: dict[str, Path]) -> str:
     return f"{sorted(first.items())} {hash(big)}"
 
 
-def torture_chamber(base: Path, host: str, makers: Makers, server: S3Server) -> Torture:
+@contextmanager
+def torture_chamber(base: Path, host: str, makers: Makers, server: S3Server) -> Iterator[Torture]:
     """Everything of it below `base`."""
     stack = Stack(*makers)
     volumes = {name: stack.volume(name) for name in ("one", "two")}
@@ -177,4 +185,7 @@ def torture_chamber(base: Path, host: str, makers: Makers, server: S3Server) -> 
     path.write_text(yaml.safe_dump(config))
     roots = {name: stack.root(volume) for name, volume in volumes.items()}
     stores: list[Store] = [LocalStore("local", base / "backups"), S3Store("away", options)]
-    return Torture(Cli(path), stack, roots, containers, base, options, stores)
+    with Zygote(Cli(path)) as zygote:
+        yield Torture(zygote, stack, roots, containers, base, options, stores)
+    for store in stores:
+        store.close()

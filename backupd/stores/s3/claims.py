@@ -38,8 +38,13 @@ class Claim:
         if self.mark is not None:
             self.mark.write(msgspec.json.encode(msgspec.structs.replace(self.said, upload=upload_id)))
 
+    def begun_twice(self) -> None:
+        """Besides, the server may have begun another one of this key, and its answer was lost."""
+        if self.mark is not None:
+            self.mark.write(msgspec.json.encode(self.said))
+
     def close(self, *, keep: bool) -> None:
-        """It is over. `keep`: it could not be aborted, and is to be once this process is gone."""
+        """It is over. `keep`: something of it could not be aborted, and is to be by the next who looks."""
         if self.mark is not None:
             self.mark.close(keep=keep)
 

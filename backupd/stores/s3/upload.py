@@ -50,6 +50,7 @@ class MultipartWriter(Writer):
         self._mark = new_mark()
         self._upload_id: str | None = None
         self._claim: Claim | None = None
+        self._begun_twice = False
         self._part = bytearray(plan.size(1))
         self._filled = 0
         self._size = 0
@@ -102,7 +103,9 @@ class MultipartWriter(Writer):
 
     def _unclaim(self, *, keep: bool) -> None:
         if self._claim is not None:
-            self._claim.close(keep=keep)
+            if self._begun_twice and not keep:
+                self._claim.begun_twice()
+            self._claim.close(keep=keep or self._begun_twice)
             self._claim = None
 
     def _send(self, *, last: bool = False) -> None:
@@ -133,6 +136,7 @@ class MultipartWriter(Writer):
                 **self._bucket.where(self._key), **self._bucket.attributes(self._key, self._mark), **extra
             )
         self._claim.begun(answer["UploadId"])
+        self._begun_twice = answer["ResponseMetadata"].get("RetryAttempts", 0) > 0
         return answer["UploadId"]
 
     def _upload(self, upload_id: str, number: int, body: bytearray) -> dict[str, Any]:
