@@ -16,7 +16,7 @@ from backupd.model import KeepPolicy
 from backupd.replicate import Holding, copy_snapshot, lagging, look
 from backupd.repository import Manifest, Repository, keep_drill
 from backupd.stores.memory import MemoryStore
-from tests.support.drillrecords import record
+from tests.support.drills import record
 from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
 
 

@@ -17,7 +17,7 @@ from backupd.repository import Manifest, keep_drill, layout
 from backupd.repository.documents import encode
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import import_tar
-from tests.support.drillrecords import record
+from tests.support.drills import record
 from tests.support.pruning import (
     DAY,
     a_day_later,

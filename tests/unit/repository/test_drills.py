@@ -17,7 +17,7 @@ from backupd.repository import (
     proven,
 )
 from backupd.stores.memory import MemoryStore
-from tests.support.drillrecords import SNAPSHOT, record
+from tests.support.drills import SNAPSHOT, record
 from tests.support.runtime import Place, put
 
 
