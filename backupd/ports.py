@@ -5,7 +5,7 @@ An implementation of Engine passes `tests/contract/test_engines.py`, one of Stor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -101,6 +101,12 @@ class Engine(Protocol):
         the volume's root; what lies below a matched directory goes with it. backupd's own staging directories are
         always left out. What cannot be read is a SourceError in `finish`.
         """
+        ...
+
+    def ready_to_read(
+        self, volume: Volume, exclude: Sequence[str] = ()
+    ) -> AbstractContextManager[Callable[[], TarOutput]]:
+        """Have all ready for a `tar_out` that begins to read at a call, once: what takes time is done by then."""
         ...
 
     def tar_in(self, volume: Volume, subdirectory: str = "") -> TarInput:

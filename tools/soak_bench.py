@@ -24,6 +24,9 @@ LABELS = {"backupd.soak": uuid.uuid4().hex}
 class Subject(Protocol):
     """A service that is written to all the time."""
 
+    def press(self) -> None:
+        """See to it that the service has much to do for the next seconds, if it has not in any case."""
+
     def disturb(self, number: int) -> None:
         """Have the service do what makes copying hard, if it does not do so by itself."""
 
@@ -95,9 +98,11 @@ class Bench:
     def rounds(self, subject: Subject, cli: Cli, count: int) -> Iterator[Round]:
         idle = 1.0
         for number in range(count):
+            subject.press()
             quiet = time.time()
             time.sleep(min(idle, 10))
             idle_gap = subject.longest_gap(quiet, time.time())
+            subject.press()
             subject.disturb(number)
             acknowledged, began = subject.acknowledged(), time.time()
             archive = cli.json("backup")["snapshot"]["archives"][0]

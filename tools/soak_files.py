@@ -36,6 +36,9 @@ class _Files:
     bench: Bench
     writer: Any
 
+    def press(self) -> None:
+        """The writer never rests."""
+
     def disturb(self, number: int) -> None:
         """The writer comes past every file many times while they are read."""
 

@@ -32,6 +32,9 @@ class _Postgres:
     server: Server
     load: Load
 
+    def press(self) -> None:
+        """Pgbench never rests."""
+
     def disturb(self, number: int) -> None:
         """Pgbench keeps it busy enough."""
 

@@ -10,7 +10,8 @@ from tools.soak_bench import Bench, Containers, Round, lines_since
 
 _KEYS_OF_A_MEBIBYTE = 500
 _VALUE_BYTES = 2000
-_BENCHMARK = ("redis-benchmark", "-l", "-q", "-c", "2", "-r", "100000", "-d", "100", "-t", "set,incr,hset,sadd,zadd")
+_BENCHMARK = ("redis-benchmark", "-q", *("-n", "20000"), *("-c", "2"), *("-r", "100000"), *("-d", "100"))
+_COMMANDS = ("-t", "set,incr,hset,sadd,zadd")
 _CHECKERS = (("redis-check-rdb", "*.rdb"), ("redis-check-aof", "*.manifest"))
 
 
@@ -30,7 +31,6 @@ def _redis(bench: Bench, consistency: str, count: int, arguments: Sequence[str])
         server = start_server(run, image, volume, arguments)
         server.fill(bench.mebibytes * _KEYS_OF_A_MEBIBYTE, _VALUE_BYTES)
         writer = start_writer(run, bench.images.tag("helper"), server)
-        server.container.exec_run(list(_BENCHMARK), detach=True)
         subject = _Redis(bench, server, writer, arguments)
         yield from bench.rounds(subject, bench.cli(volume, consistency), count)
 
@@ -41,6 +41,9 @@ class _Redis:
     server: Redis
     writer: Writer
     arguments: Sequence[str]
+
+    def press(self) -> None:
+        self.server.container.exec_run([*_BENCHMARK, *_COMMANDS], detach=True)
 
     def disturb(self, number: int) -> None:
         if number % 2 and "--appendonly" in self.arguments:

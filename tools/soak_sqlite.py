@@ -40,6 +40,9 @@ class _Sqlite:
     writer: Writer
     mode: str
 
+    def press(self) -> None:
+        """The writer never rests."""
+
     def disturb(self, number: int) -> None:
         """The writer rewrites pages all over the file."""
 

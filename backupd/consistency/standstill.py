@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -80,7 +81,8 @@ class Standstill:
 class HeldStream:
     """A pass over a volume whose writers stand from when the block is entered to the end of the stream.
 
-    Where the file system can clone, they stand only for as long as that takes, and the clone is read.
+    What takes time is made ready before. Where the file system can clone, they stand only for as long as that takes,
+    and the clone is read.
     """
 
     def __init__(self, runtime: Runtime, source: Source, hold: Callable[[], None], release: Callable[[], None]) -> None:
@@ -91,16 +93,18 @@ class HeldStream:
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
+        volume, exclude = self._source.volume, self._source.spec.exclude
         with ExitStack() as stack:
-            clone = stack.enter_context(Clone(self._runtime, self._source.volume))
+            clone = stack.enter_context(Clone(self._runtime, volume))
+            read: Callable[[], TarStream] = partial(self._runtime.engine.tar_out, volume, exclude)
+            if not clone.possible:
+                read = stack.enter_context(self._runtime.engine.ready_to_read(volume, exclude))
             stack.callback(self._release)
             self._hold()
             if clone.take():
                 self._release()
-                stream = clone.tar_out(self._source.spec.exclude)
-            else:
-                stream = self._runtime.engine.tar_out(self._source.volume, self._source.spec.exclude)
-            self._stream: TarStream = stack.enter_context(stream)
+                read = partial(clone.tar_out, exclude)
+            self._stream: TarStream = stack.enter_context(read())
             self._resources = stack.pop_all()
         return self
 

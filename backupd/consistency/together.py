@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 from backupd.clone import Clone
 from backupd.consistency.standstill import Standstill, writers
+from backupd.errors import SourceError
 from backupd.journal import Hold
 from backupd.runtime import Runtime
 from backupd.services import Outcome, Service, Source, TarStream
@@ -27,6 +28,7 @@ class StandTogether:
         self._standstill = Standstill(runtime)
         self._clones: dict[str, Clone] = {}
         self._cloned: set[str] = set()
+        self._ready: dict[str, Callable[[], TarStream]] = {}
         self._using: dict[str, set[str]] = {}
         self._resources = ExitStack()
 
@@ -44,6 +46,8 @@ class StandTogether:
             for source, _ in held:
                 clone = self._resources.enter_context(Clone(self._runtime, source.volume))
                 self._clones[source.spec.name] = clone
+                if not clone.possible:
+                    self._make_ready(source)
         services: dict[str, Service] = {}
         stop: set[str] = set()
         for source, how in held:
@@ -55,8 +59,16 @@ class StandTogether:
         self._cloned = {name for name, clone in self._clones.items() if clone.take()}
         return [source for source, _ in held if source.spec.name not in self._cloned]
 
+    def _make_ready(self, source: Source) -> None:
+        """What goes wrong here goes wrong again when the volume is read, and is that volume's failure then."""
+        with suppress(SourceError):
+            ready = self._runtime.engine.ready_to_read(source.volume, source.spec.exclude)
+            self._ready[source.spec.name] = self._resources.enter_context(ready)
+
     def read(self, source: Source) -> TarStream:
         """See Together."""
+        if ready := self._ready.pop(source.spec.name, None):
+            return ready()
         if source.spec.name in self._cloned:
             return self._clones[source.spec.name].tar_out(source.spec.exclude)
         return self._runtime.engine.tar_out(source.volume, source.spec.exclude)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from backupd.engine.localjob import LocalInput, LocalOutput
@@ -102,6 +103,11 @@ class MountedEngine:
         if self._tar is None:
             self._tar = _probe()
         return self._tar
+
+    @contextlib.contextmanager
+    def ready_to_read(self, volume: Volume, exclude: Sequence[str] = ()) -> Iterator[Callable[[], LocalOutput]]:
+        """See Engine. A process is there at once."""
+        yield partial(self.tar_out, volume, exclude)
 
     def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> LocalOutput:
         """See Engine."""

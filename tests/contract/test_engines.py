@@ -232,6 +232,32 @@ def test_exclude(engine: EngineUnderTest) -> None:
     assert set(names(read(engine.engine, volume, ["*"])[0])) == {"."}
 
 
+class TestReady:
+    def test_nothing_is_read_before_the_word(self, engine: EngineUnderTest) -> None:
+        volume, root = engine.new()
+        (root / "early").write_text("before")
+        buffer = memoryview(bytearray(MIB))
+        with engine.engine.ready_to_read(volume) as begin:
+            time.sleep(0.5)  # more than a helper takes that does not wait
+            (root / "early").write_text("after")
+            (root / "late").touch()
+            stream = bytearray()
+            with begin() as output:
+                while count := output.readinto(buffer):
+                    stream += buffer[:count]
+                assert output.finish() == TarReport()
+        with tarfile.open(fileobj=io.BytesIO(bytes(stream))) as tar:
+            assert set(tar.getnames()) == {".", "./early", "./late"}
+            assert tar.extractfile("./early").read() == b"after"  # type: ignore[union-attr]
+
+    def test_a_word_that_never_comes(self, engine: EngineUnderTest) -> None:
+        volume, _ = engine.new()
+        with engine.engine.ready_to_read(volume):
+            pass
+        assert not engine.engine.remove_leftovers()
+        assert names(read(engine.engine, volume)[0]) == ["."]
+
+
 def one_character(name: str) -> bool:
     return any(len(part) == 1 for part in name.split("/")[1:])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import uuid
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,15 @@ from backupd.engine.docker.jobs import AttachInput, AttachOutput, PipeInput, Pip
 from backupd.engine.docker.leftovers import remove_helpers, remove_volumes
 from backupd.engine.docker.options import DockerOptions
 from backupd.engine.docker.sandbox import DockerSandbox, remove_sandboxes
-from backupd.engine.docker.scripts import IN_BY_ATTACH, IN_BY_PIPE, OUT_BY_ATTACH, OUT_BY_PIPE, PIPE
+from backupd.engine.docker.scripts import (
+    HELD_PATIENCE_SECONDS,
+    IN_BY_ATTACH,
+    IN_BY_PIPE,
+    OUT_BY_ATTACH,
+    OUT_BY_PIPE,
+    PIPE,
+    PIPE_PATIENCE_SECONDS,
+)
 from backupd.engine.docker.services import DockerServices
 from backupd.engine.docker.surroundings import Said, Surroundings
 from backupd.engine.docker.volumes import (
@@ -114,6 +122,22 @@ class DockerEngine:
 
     def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> PipeOutput | AttachOutput:
         """See Engine."""
+        return self._output(volume, exclude, subdirectory, PIPE_PATIENCE_SECONDS)
+
+    @contextmanager
+    def ready_to_read(
+        self, volume: Volume, exclude: Sequence[str] = ()
+    ) -> Iterator[Callable[[], PipeOutput | AttachOutput]]:
+        """See Engine: a helper that waits at its pipe."""
+        output = self._output(volume, exclude, "", HELD_PATIENCE_SECONDS)
+        with ExitStack() as stack:
+            stack.push(output)
+            output.get_ready()
+            yield lambda: output
+
+    def _output(
+        self, volume: Volume, exclude: Sequence[str], subdirectory: str, patience_seconds: int
+    ) -> PipeOutput | AttachOutput:
         refuse_outside(subdirectory)
         tar = create_command(self._surroundings.tar(), f"{DATA}/{subdirectory}".rstrip("/"), exclude)
         what, nonce, job = f"reading {volume}", uuid.uuid4().hex, uuid.uuid4().hex
@@ -122,7 +146,8 @@ class DockerEngine:
         if not self._surroundings.pipes_work():
             helper = self._helper(job, ["sh", "-c", OUT_BY_ATTACH, "sh", nonce, *tar], mounts, READING)
             return AttachOutput(what, nonce, helper, complaints)
-        helper = self._helper(job, ["sh", "-c", OUT_BY_PIPE, "sh", nonce, PIPE, *tar], mounts, READING, pipe=True)
+        command = ["sh", "-c", OUT_BY_PIPE, "sh", nonce, PIPE, str(patience_seconds), *tar]
+        helper = self._helper(job, command, mounts, READING, pipe=True)
         return PipeOutput(what, nonce, helper, complaints, self._surroundings.workspace.pipe(job))
 
     def tar_in(self, volume: Volume, subdirectory: str = "") -> PipeInput | AttachInput:

@@ -66,6 +66,9 @@ def _worse(said: int | None, ending: Ending) -> int:
 class AttachOutput(_Job):
     """TarOutput whose stream is the helper's stdout."""
 
+    def get_ready(self) -> None:
+        """A helper whose output nobody holds back begins to read at once: it has to wait."""
+
     def _begin(self) -> None:
         self._resources.enter_context(self._helper)
         self._stream = Untrailed(Frames(self._helper.connection, self._complaints.feed).readinto)
@@ -84,23 +87,30 @@ class AttachOutput(_Job):
 class PipeOutput(_Job):
     """TarOutput whose stream is a FIFO.
 
-    This process holds a writing end until the first byte has come, so that a pipe without a writer yet is not taken
-    for one that has ended; the listener tells when none will come.
+    The helper waits at the pipe until this process opens it. It holds a writing end until the first byte has come, so
+    that a pipe without a writer yet is not taken for one that has ended; the listener tells when none will come.
     """
 
     def __init__(self, what: str, nonce: str, helper: Helper, complaints: Complaints, pipe: PipeSource) -> None:
         super().__init__(what, nonce, helper, complaints)
         self._pipe = pipe
+        self._path: Path | None = None
         self._stream = Untrailed(self._read_pipe)
 
-    def _begin(self) -> None:
-        pipe = self._resources.enter_context(self._pipe)
-        self._reader_end = self._resources.enter_context(_Descriptor(pipe, os.O_RDONLY))
-        self._reader = self._reader_end.number
-        self._keeper = self._resources.enter_context(_Descriptor(pipe, os.O_WRONLY))
-        widen(self._reader)
+    def get_ready(self) -> None:
+        """Start the helper, which reads nothing before the block is entered. `__exit__` ends it, entered or not."""
+        path = self._resources.enter_context(self._pipe)
         helper = self._resources.enter_context(self._helper)
         self._listener = self._resources.enter_context(Listener(helper, self._complaints.feed))
+        self._path = path
+
+    def _begin(self) -> None:
+        if self._path is None:
+            self.get_ready()
+        assert self._path is not None
+        self._reader = self._resources.enter_context(_Descriptor(self._path, os.O_RDONLY)).number
+        self._keeper = self._resources.enter_context(_Descriptor(self._path, os.O_WRONLY))
+        widen(self._reader)
         self._events = select.poll()
         self._events.register(self._reader, select.POLLIN)
         self._events.register(self._listener.ended, select.POLLIN)

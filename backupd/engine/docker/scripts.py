@@ -13,6 +13,8 @@ from backupd.engine.workspace import PIPE_NAME
 
 PIPE = f"{PIPES}/{PIPE_NAME}"
 PIPE_PATIENCE_SECONDS = 30
+HELD_PATIENCE_SECONDS = 3600
+"""While services are being stopped, which may take each of them as long as it likes."""
 
 OUT_BY_ATTACH = f"""
 nonce=$1; shift
@@ -23,8 +25,8 @@ exit "$code"
 """
 
 OUT_BY_PIPE = f"""
-nonce=$1 pipe=$2; shift 2
-timeout {PIPE_PATIENCE_SECONDS} sh -c ': >"$1"' sh "$pipe" || {{ echo 'nobody reads the pipe' >&2; exit 124; }}
+nonce=$1 pipe=$2 patience=$3; shift 3
+timeout "$patience" sh -c ': >"$1"' sh "$pipe" || {{ echo 'nobody reads the pipe' >&2; exit 124; }}
 exec 3>"$pipe"
 "$@" >&3
 code=$?

@@ -14,7 +14,7 @@ from backupd.engine.docker.commands import run_command
 from backupd.engine.docker.consumers import uses
 from backupd.engine.docker.helper import JOB_LABEL, READING, Helper, HelperSpec
 from backupd.engine.docker.jobs import AttachOutput, PipeOutput
-from backupd.engine.docker.scripts import OUT_BY_ATTACH, OUT_BY_PIPE, PIPE
+from backupd.engine.docker.scripts import OUT_BY_ATTACH, OUT_BY_PIPE, PIPE, PIPE_PATIENCE_SECONDS
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.engine.docker.surroundings import Surroundings
 from backupd.engine.docker.volumes import PROJECT_LABEL, data_mount, mountpoint
@@ -182,9 +182,9 @@ class DockerServices:
         surroundings = self._surroundings
         nonce, job = uuid.uuid4().hex, uuid.uuid4().hex
         pipe = surroundings.pipe_mount(job) if surroundings.pipes_work() else None
-        script = (
-            ["sh", "-c", OUT_BY_ATTACH, "sh", nonce] if pipe is None else ["sh", "-c", OUT_BY_PIPE, "sh", nonce, PIPE]
-        )
+        script = ["sh", "-c", OUT_BY_ATTACH, "sh", nonce]
+        if pipe is not None:
+            script = ["sh", "-c", OUT_BY_PIPE, "sh", nonce, PIPE, str(PIPE_PATIENCE_SECONDS)]
         spec = HelperSpec(
             image=service.image_id,
             command=[*script, *command],

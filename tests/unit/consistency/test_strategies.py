@@ -94,6 +94,21 @@ class TestHeld:
             ref.key for ref in archive.objects
         }
 
+    def test_all_is_ready_before_anybody_stands(
+        self, place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch, how: str, back: str
+    ) -> None:
+        place.consistency = how
+        ready_to_read, happened = place.runtime.engine.ready_to_read, []
+
+        def ready(volume: Volume, exclude: Sequence[str] = ()) -> Any:
+            happened.append("ready")
+            return ready_to_read(volume, exclude)
+
+        services.before = happened.append
+        monkeypatch.setattr(place.runtime.engine, "ready_to_read", ready)
+        taken(place)
+        assert happened == ["ready", f"{how} app", f"{back} app"]
+
     def test_later_there_is_one_pass(
         self, place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch, how: str, back: str
     ) -> None:

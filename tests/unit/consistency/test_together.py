@@ -71,6 +71,36 @@ def test_all_writers_stand_once(place: Place, services: FakeServices, monkeypatc
     assert place.prints() == before
 
 
+def test_all_is_ready_before_anybody_stands(
+    place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready_to_read, happened = place.runtime.engine.ready_to_read, []
+
+    def ready(volume: Volume, exclude: Sequence[str] = ()) -> Any:
+        happened.append(f"ready {volume.name}")
+        return ready_to_read(volume, exclude)
+
+    services.before = happened.append
+    monkeypatch.setattr(place.runtime.engine, "ready_to_read", ready)
+    assert place.backup().complete
+    assert happened[:4] == ["ready one", "ready two", "pause app", "pause db"]
+
+
+def test_who_cannot_be_made_ready_fails_alone_when_it_is_read(
+    place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready_to_read = place.runtime.engine.ready_to_read
+
+    def ready(volume: Volume, exclude: Sequence[str] = ()) -> Any:
+        if volume.name == "one":
+            raise SourceError("no helper to be had")
+        return ready_to_read(volume, exclude)
+
+    monkeypatch.setattr(place.runtime.engine, "ready_to_read", ready)
+    assert place.backup().complete, "it could be read after all"
+    assert services.acts == ["pause app", "pause db", "unpause db", "unpause app"]
+
+
 def test_who_has_to_be_stopped_is_and_before_the_others_are_paused(
     place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
