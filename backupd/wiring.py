@@ -119,7 +119,7 @@ def make_security(settings: Settings, identities: Callable[[], Identities], warn
     state = Path(settings.state_dir)
     own = OwnKey(state)
     trust = None
-    if state.is_dir() and not os.access(state, os.R_OK | os.X_OK):
+    if not _may_read(state):
         warn(f"{state} cannot be read: whether the snapshots are genuine is not checked")
     else:
         trust = Trust(state, settings.trust.signers, own.public, warn)
@@ -131,6 +131,17 @@ def make_security(settings: Settings, identities: Callable[[], Identities], warn
         trust=trust,
         indexes=IndexCache(state),
     )
+
+
+def _may_read(state: Path) -> bool:
+    """Whether a state directory can be read, or is not there yet."""
+    try:
+        state.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return os.access(state, os.R_OK | os.X_OK)
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -15,6 +15,7 @@ from backupd.cli import (
     backup,
     browse,
     config,
+    doctor,
     drill,
     keys,
     notify,
@@ -62,7 +63,7 @@ def _root(
 
 for _module in (
     *(backup, snapshots, restore, browse, transfer, verify, drill, prune, recover, config, keys, socketproxy),
-    *(notify,),
+    *(notify, doctor),
 ):
     _module.register(app)
 

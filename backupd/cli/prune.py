@@ -250,15 +250,16 @@ def _done(pruned: Pruned) -> dict[str, Any]:
 def _said(pruned: Pruned) -> str:
     going = set(pruned.snapshots)
     kept = words.count(sum(verdict.snapshot.id not in going for verdict in pruned.outline.verdicts), "snapshot")
+    kept = f"{kept} kept"
     if pruned.outline.held:
         kept += f", {len(pruned.outline.held)} of them only until their locks end"
     if pruned.old is not None:
         kept += f"; {_old(pruned.old)}"
     if pruned.outline.nothing_goes:
-        return f"nothing to remove, {kept} kept"
+        return f"nothing to remove, {kept}"
     gone = f"{words.count(len(pruned.snapshots), 'snapshot')} and {words.count(pruned.objects, 'object')} removed"
     freed = "freed" if pruned.old is None else "hidden"
-    return f"{gone}, {words.size(pruned.bytes)} {freed}, {kept} kept"
+    return f"{gone}, {words.size(pruned.bytes)} {freed}, {kept}"
 
 
 def _old(old: OldVersions) -> str:

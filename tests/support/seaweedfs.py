@@ -31,6 +31,12 @@ from cryptography.x509.oid import NameOID
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key-0123456789"
+LIMITED_ACCESS_KEY = "limited-access-key"
+LIMITED_SECRET_KEY = "limited-secret-key-0123456789"
+"""Of an identity that may read, write, list, delete and lock, but not lift locks or look at a bucket's settings."""
+
+READING_ACCESS_KEY = "reading-access-key"
+READING_SECRET_KEY = "reading-secret-key-0123456789"
 START_TRIES = 3
 START_SECONDS = 60
 
@@ -74,7 +80,7 @@ class Killable:
 
     def __enter__(self) -> Self:
         self._ca_bundle = make_certificates(self._directory)
-        _write_identity(self._directory)
+        _write_identities(self._directory)
         self._data.mkdir()
         self.start()
         return self
@@ -97,20 +103,23 @@ class Killable:
             atexit.unregister(_end)
 
 
-def _write_identity(directory: Path) -> None:
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+def _write_identities(directory: Path) -> None:
+    identities = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+        for key, secret, actions in (
+            (ACCESS_KEY, SECRET_KEY, ["Admin", "Read", "Write", "List", "Tagging"]),
+            (LIMITED_ACCESS_KEY, LIMITED_SECRET_KEY, ["Read", "Write", "List", "PutObjectRetention"]),
+            (READING_ACCESS_KEY, READING_SECRET_KEY, ["Read", "List"]),
+        )
+    ]
+    (directory / "s3.json").write_text(json.dumps({"identities": identities}))
 
 
 @contextmanager
 def running(directory: Path) -> Iterator[SeaweedFS]:
     """A server that lives within the block."""
     ca_bundle = make_certificates(directory)
-    _write_identity(directory)
+    _write_identities(directory)
     for attempt in range(1, START_TRIES + 1):
         ports = _free_ports()
         data = directory / f"data{attempt}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from docker.types import Mount
 
 from backupd.engine.docker.consumers import find_consumers
+from backupd.engine.docker.facts import engine_facts
 from backupd.engine.docker.helper import COPYING, DATA, READING, SCRATCH, WRITING, Helper, HelperSpec
 from backupd.engine.docker.jobs import AttachInput, AttachOutput, PipeInput, PipeOutput
 from backupd.engine.docker.leftovers import remove_helpers, remove_volumes
@@ -40,6 +41,7 @@ from backupd.engine.docker.volumes import (
 from backupd.engine.tarcommand import create_command, extract_command, refuse_outside
 from backupd.engine.verdict import Complaints, refuse_death
 from backupd.errors import SourceError, VolumeMissing
+from backupd.facts import EngineFacts
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
 from backupd.services import Services
 
@@ -213,6 +215,10 @@ class DockerEngine:
         """See Engine: nothing of it is in a directory."""
         del directory
         return DockerSandbox(self._surroundings, self.services, drill)
+
+    def facts(self) -> EngineFacts:
+        """What the Docker Engine says of itself; nothing is pulled or changed."""
+        return engine_facts(self._surroundings)
 
     def close(self) -> None:
         """See Engine."""

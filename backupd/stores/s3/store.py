@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backupd.errors import IntegrityError, StoreError
+from backupd.errors import IntegrityError, StoreDenied, StoreError
+from backupd.facts import BucketFacts
 from backupd.model import ObjectInfo, StoreFacts
 from backupd.stores.keys import check_key, check_range, is_key
 from backupd.stores.s3.claims import Claims
 from backupd.stores.s3.client import Bucket, new_mark
+from backupd.stores.s3.examine import Examination
 from backupd.stores.s3.locks import S3Locks, require_lock
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.parts import plan_parts
@@ -121,6 +124,12 @@ class S3Store:
     def facts(self) -> StoreFacts:
         """What the server was found to do. Writes a probe object if nothing was written before."""
         return self._probe().facts()
+
+    def examine(self) -> BucketFacts:
+        """What these credentials can do in the bucket, found out by trying; see `Examination`."""
+        with contextlib.suppress(StoreDenied):  # which is among what is to be found out
+            self._probe()  # settles whether there are checksums
+        return Examination(self._bucket).run()
 
     def locks(self) -> S3Locks | None:
         """Object lock: there is none without versions. One that is asked for is never passed over in silence."""

@@ -1,0 +1,116 @@
+"""What the stores hold: snapshots in time, nothing damaged, nothing owed, nobody in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from backupd.doctor.result import Result
+from backupd.doctor.stores import open_repository
+from backupd.known import KnownRepositories
+from backupd.lease import standing
+from backupd.ports import Store
+from backupd.repository import Manifest
+from backupd.retention import kept_ids
+from backupd.runtime import Runtime
+from backupd.settings import PlanSettings, Settings
+from backupd.settings.cron import last_fire
+
+_RUN_TAKES = timedelta(hours=2)
+"""How long after its time a run may not be there yet without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a store was seen to hold."""
+
+    store: str
+    manifests: tuple[Manifest, ...]
+
+
+def look_at_repository(store: Store, runtime: Runtime, seen: list[Held]) -> Iterator[Result]:
+    """Whether it opens, is the one that it was, and has good manifests; what it holds is added to `seen`."""
+    subject = f"store {store.name}"
+    opened = open_repository(store, runtime)
+    if isinstance(opened, Result):
+        yield opened
+        seen.append(Held(store.name, ()))
+        return
+    KnownRepositories(runtime.state).check(store.name, opened.config.id)
+    manifests, damage = opened.snapshots()
+    seen.append(Held(store.name, tuple(manifests)))
+    for problem in damage:
+        yield Result("error", subject, str(problem), problem.hint)
+    newest = f", the newest of {manifests[0].time:%Y-%m-%d %H:%M} UTC" if manifests else ""
+    count = f"{len(manifests)} snapshot{'' if len(manifests) == 1 else 's'}"
+    yield Result("ok", subject, f"repository {opened.config.id}, format {opened.config.format}: {count}{newest}")
+    yield from _leases(store, runtime)
+    yield from _signers(subject, manifests, runtime)
+
+
+def _leases(store: Store, runtime: Runtime) -> Iterator[Result]:
+    for lease in standing(store):
+        if lease.expired(None, runtime.clock.now()):
+            text = f"a lease that has run out: {lease}"
+            yield Result("note", f"store {store.name}", text, "the next backup or prune takes it away")
+        else:
+            yield Result("note", f"store {store.name}", f"at work: {lease}")
+
+
+def _signers(subject: str, manifests: Sequence[Manifest], runtime: Runtime) -> Iterator[Result]:
+    others = sorted({manifest.host for manifest in manifests} - {runtime.host})
+    if others and runtime.security.trust is not None:
+        text = f"it also has snapshots of {', '.join(others)}"
+        yield Result("note", subject, text, "machines that share a repository name each other in trust.signers")
+
+
+def look_at_ages(settings: Settings, runtime: Runtime, seen: Sequence[Held]) -> Iterator[Result]:
+    """For each plan and store: is the newest snapshot the one that its schedule calls for, and is anything owed?"""
+    now = runtime.clock.now()
+    for name, plan in settings.plans.items():
+        held = {one.store: [found for found in one.manifests if _is_of(found, name)] for one in seen}
+        for store in plan.stores:
+            if store in held and plan.schedule is not None:
+                yield _age(name, store, plan, held[store], now)
+        there = {store: held[store] for store in plan.stores if store in held}
+        yield from _debts(name, plan, there, now)
+
+
+def _is_of(manifest: Manifest, plan: str) -> bool:
+    return manifest.plan == plan and manifest.reason == "backup"
+
+
+def _age(name: str, store: str, plan: PlanSettings, manifests: Sequence[Manifest], now: datetime) -> Result:
+    subject = f"plan {name} in {store}"
+    assert plan.schedule is not None
+    zone = ZoneInfo(plan.timezone) if plan.timezone else UTC
+    advice = f"is the daemon running? `backupd backup {name}` takes one now"
+    if not manifests:
+        return Result("warning", subject, "has no snapshot yet", advice)
+    newest = manifests[0]
+    due = last_fire(plan.schedule, now - _RUN_TAKES, zone)
+    before = last_fire(plan.schedule, due - timedelta(minutes=1), zone) if due else None
+    age = f"the newest snapshot is of {newest.time:%Y-%m-%d %H:%M} UTC"
+    if before is not None and newest.time < before:
+        return Result("error", subject, f"{age}: two runs or more are missing", advice)
+    if due is not None and newest.time < due:
+        return Result("warning", subject, f"{age}: the run of {due:%Y-%m-%d %H:%M} is missing", advice)
+    if not newest.complete:
+        failed = ", ".join(failure.volume for failure in newest.failures if not failure.optional)
+        return Result("error", subject, f"{age}, and lacks {failed}", f"`backupd show {newest.short_id}` says why")
+    return Result("ok", subject, age)
+
+
+def _debts(name: str, plan: PlanSettings, held: dict[str, list[Manifest]], now: datetime) -> Iterator[Result]:
+    """Snapshots that one store of the plan has, and another would keep and lacks."""
+    everywhere = {manifest.id: manifest for manifests in held.values() for manifest in manifests}
+    for store, manifests in held.items():
+        owed = set(everywhere) - {manifest.id for manifest in manifests}
+        policy = plan.keep_in(store)
+        if owed and policy is not None:
+            owed &= set(kept_ids(list(everywhere.values()), policy, now, plan.timezone or "UTC"))
+        if owed:
+            text = f"lacks {len(owed)} snapshot{'' if len(owed) == 1 else 's'} of plan {name} that another store has"
+            yield Result("warning", f"store {store}", text, "the next backup copies them, if the store can be reached")

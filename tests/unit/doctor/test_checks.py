@@ -1,0 +1,235 @@
+"""The doctor on deployments in directories: what it finds, and that nothing ends it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backupd.doctor import Check, Finding, Level, Patient, Result, all_checks, examine
+from backupd.doctor.machine import look_at_keys, look_at_state, room, skew
+from backupd.errors import SourceError, StoreUnavailable
+from backupd.ports import Store
+from backupd.settings import Settings, load_settings
+from backupd.stores.memory import MemoryStore
+from tests.support.faulty_store import FaultyStore
+from tests.support.runtime import Place
+
+CONFIGURATION: dict[str, Any] = {
+    "engine": "mounted",
+    "stores": {"local": {"type": "local", "path": "./store"}},
+    "volumes": {"data": {"path": "./volumes/data"}},
+    "plans": {
+        "nightly": {
+            "volumes": ["data"],
+            "stores": ["local"],
+            "schedule": "0 2 * * *",
+            "timezone": "UTC",
+            "keep": {"daily": 7},
+            "drill": {"schedule": "@monthly"},
+        }
+    },
+}
+
+
+def configured(base: Path, **changes: Any) -> Settings:
+    (base / "backupd.yaml").write_text(yaml.safe_dump({**CONFIGURATION, "state_dir": str(base / "state"), **changes}))
+    return load_settings(base / "backupd.yaml", {})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.root().mkdir(parents=True)
+    (place.root() / "file").write_bytes(random.Random(1).randbytes(100_000))
+    return place
+
+
+def findings(place: Place, asked: list[Store] | None = None, **changes: Any) -> list[Finding]:
+    patient = Patient(configured(place.base, **changes), place.runtime, place.stores if asked is None else asked)
+    return list(examine(all_checks(patient)))
+
+
+def said(found: list[Finding], *levels: Level) -> list[str]:
+    return [f"{one.result.subject}: {one.result.text}" for one in found if one.result.level in levels]
+
+
+def test_a_crash_of_a_check_is_a_result_and_ends_no_other() -> None:
+    def refused() -> Iterator[Result]:
+        yield Result("ok", "a", "first")
+        raise SourceError("b: no", hint="do this")
+
+    def mistaken() -> Iterator[Result]:
+        raise ZeroDivisionError("oh")
+
+    def denied() -> Iterator[Result]:
+        raise PermissionError(13, "Permission denied", "/x")
+
+    runs: list[Callable[[], Iterator[Result]]] = [refused, mistaken, denied, lambda: iter([Result("ok", "z", "last")])]
+    results = [found.result for found in examine(Check("area", "b", run) for run in runs)]
+    assert [result.level for result in results] == ["ok", "error", "error", "error", "ok"]
+    assert results[1] == Result("error", "b", "no", "do this")
+    assert "ZeroDivisionError: oh" in results[2].text
+    assert results[3].text == "Permission denied: /x"
+
+
+def test_a_deployment_that_is_well(place: Place) -> None:
+    place.backup()
+    found = findings(place)
+    assert said(found, "error") == []
+    assert said(found, "warning") == [
+        "plan nightly: its snapshots are in local only: what takes this machine takes them"
+    ]
+    assert any("repository" in text and "1 snapshot, the newest of" in text for text in said(found, "ok"))
+    assert "volume data: is read by auto: no container is known to use it" in said(found, "ok")
+
+
+def test_what_the_configuration_leaves_out(place: Place) -> None:
+    found = findings(
+        place,
+        volumes={"data": {"path": "./volumes/data"}, "unused": {"path": "./volumes/data"}},
+        stores={**CONFIGURATION["stores"], "spare": {"type": "local", "path": "./spare"},
+                "away": {"type": "s3", "bucket": "bbb"}},
+        plans={"a": {"volumes": ["data"], "stores": ["away"]}},
+    )  # fmt: skip
+    warnings = said(found, "warning")
+    assert "plan a: has no schedule: it runs by hand only" in warnings
+    assert "plan a: keeps every snapshot for ever in away" in warnings
+    assert "store local: is in no plan: nothing is written to it" in warnings
+    assert "store spare: is in no plan: nothing is written to it" in warnings
+    assert "volume unused: is in no plan: it is not backed up" in warnings
+    assert "encryption: is off: who can read away can read all data" in warnings
+
+
+def test_volumes_that_are_missing(place: Place) -> None:
+    volumes = {
+        "data": {"path": "./volumes/data"},
+        "gone": {"path": "./volumes/gone"},
+        "maybe": {"path": "./volumes/maybe", "optional": True},
+        "database": {"path": "./volumes/data", "consistency": "postgres"},
+    }
+    found = findings(place, volumes=volumes)
+    errors = said(found, "error")
+    assert any(text.startswith("volume gone: ") for text in errors)
+    assert not any(text.startswith("volume maybe: ") for text in errors)
+    assert any(text.startswith("volume maybe: is optional, and not there") for text in said(found, "note"))
+    assert any("database: is read by postgres" in text and "That fails" in text for text in errors)
+
+
+def test_commands_in_containers_that_are_not_there(place: Place) -> None:
+    hook = {"service": "app", "command": "true"}
+    found = findings(place, volumes={"data": {"path": "./volumes/data", "pre": [hook]}})
+    assert "volume data: container app, which its commands run in, is not there" in said(found, "error")
+
+
+@pytest.mark.parametrize(
+    ("late", "level", "word"), [(timedelta(), "ok", "newest"), (timedelta(1), "warning", "is missing"),
+                                (timedelta(3), "error", "two runs or more")]
+)  # fmt: skip
+def test_snapshots_that_do_not_come(place: Place, late: timedelta, level: Level, word: str) -> None:
+    place.backup()
+    place.clock.time += timedelta(hours=4) + late
+    (text,) = [text for text in said(findings(place), level) if text.startswith("plan nightly in local")]
+    assert word in text
+
+
+def test_no_snapshot_yet(place: Place) -> None:
+    assert "plan nightly in local: has no snapshot yet" in said(findings(place), "warning")
+
+
+def test_an_incomplete_snapshot_is_an_error(place: Place) -> None:
+    place.names = ("data", "other")
+    place.backup()
+    assert any("lacks other" in text for text in said(findings(place), "error"))
+
+
+def test_a_store_that_owes_snapshots(place: Place) -> None:
+    first, second = MemoryStore("local"), MemoryStore("second")
+    place.stores = [first]
+    place.backup()
+    two = {**CONFIGURATION["stores"], "second": {"type": "local", "path": "./second"}}
+    plan = {**CONFIGURATION["plans"]["nightly"], "stores": ["local", "second"]}
+    found = findings(place, [first, second], stores=two, plans={"nightly": plan})
+    assert any("second: lacks 1 snapshot of plan nightly" in text for text in said(found, "warning"))
+    place.stores = [first, second]
+    place.backup()
+    found = findings(place, [first, second], stores=two, plans={"nightly": plan})
+    assert not any("lacks" in text for text in said(found, "warning", "error"))
+
+
+def test_a_store_that_does_not_answer_is_one_error_and_the_rest_is_looked_at(place: Place) -> None:
+    faulty = FaultyStore(MemoryStore("local"))
+    faulty.break_down(StoreUnavailable("store local: gone", hint="is it on?"))
+    found = findings(place, [faulty])
+    (error,) = [one.result for one in found if one.result.level == "error"]
+    assert error == Result("error", "store local", "gone", "is it on?")
+    assert found[-1].area == "stores"
+
+
+def test_a_damaged_manifest_is_an_error(place: Place) -> None:
+    result = place.backup()
+    key = f"snapshots/{result.manifest.id}.json"
+    place.stores[0].delete(key)
+    place.stores[0].put(key, b"{}")
+    assert any("store local" in text for text in said(findings(place), "error"))
+
+
+def test_leases_of_others_are_told(place: Place) -> None:
+    place.backup()
+    with place.runtime.leases(place.stores[0]).shared("backup of plan weekly"):
+        assert any("at work: backup of plan weekly by" in text for text in said(findings(place), "note"))
+
+
+def test_a_repository_that_is_another_one_is_an_error(place: Place) -> None:
+    place.backup()
+    place.stores = [MemoryStore("local")]
+    other = replace(place.runtime, state=place.base / "other state")
+    runtime, place.runtime = place.runtime, other
+    place.backup()
+    place.runtime = runtime
+    assert any("held the repository" in text for text in said(findings(place), "error"))
+
+
+def levels(results: Iterator[Result]) -> list[tuple[Level, str]]:
+    return [(result.level, result.text) for result in results]
+
+
+def test_the_state_directory(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert levels(look_at_state(state))[0][0] == "note"
+    state.mkdir(mode=0o700)
+    assert [level for level, _ in levels(look_at_state(state))] in [["ok"], ["warning"]]
+    state.chmod(0o777)
+    assert "others can write it (mode 777)" in levels(look_at_state(state))[0][1]
+    (tmp_path / "file").touch()
+    assert levels(look_at_state(tmp_path / "file")) == [("error", "is not a directory")]
+
+
+def test_room(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    assert room("x", tmp_path, free * 2).level == "error"
+    assert room("x", tmp_path, free * 3 // 4).level == "warning"
+
+
+def test_keys(tmp_path: Path) -> None:
+    identity = tmp_path / "key"
+    assert levels(look_at_keys(tmp_path, identity, encrypted=True)) == [("note", "is made by the first backup")]
+    identity.touch()
+    assert (
+        "the secret key for decryption is on this machine"
+        in levels(look_at_keys(tmp_path, identity, encrypted=True))[1][1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"), [(0, "ok"), (29, "ok"), (-29, "ok"), (31, "warning"), (-599, "warning"), (600, "error")]
+)
+def test_clocks(ahead: int, level: Level) -> None:
+    assert skew("clock", timedelta(seconds=ahead)).level == level
