@@ -65,7 +65,10 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class StoreContent:
-    """What a store held at `time`: snapshots newest first, the newest drill of each, objects and their bytes."""
+    """What a store held at `time`: snapshots newest first, the newest drill of each, objects and their bytes.
+
+    `marks` are the keys that it was read from.
+    """
 
     time: datetime
     manifests: Sequence[Manifest] = ()
@@ -73,6 +76,7 @@ class StoreContent:
     objects: int = 0
     size_bytes: int = 0
     damaged: int = 0
+    marks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

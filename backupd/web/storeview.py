@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from backupd.errors import BackupdError, NoRepository
 from backupd.history import Run
 from backupd.ports import Clock, Store
-from backupd.repository import Repository, last_drills
+from backupd.repository import Repository, last_drills, layout
 from backupd.security import Security
 from backupd.web.state import StoreContent, StoreState
 
@@ -19,7 +20,8 @@ from backupd.web.state import StoreContent, StoreState
 class StoreView:
     """Looks at each store every `every`, and when a run has ended; `start` begins the thread, `stop` ends it.
 
-    A look lists all objects of a store and reads its manifests. What fails leaves the last good look as it is.
+    A look lists all objects of a store, and reads its manifests if a run has ended or others are there than before.
+    What fails leaves the last good look as it is.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class StoreView:
         self._every = every
         self._seen: dict[str, StoreState] = dict.fromkeys(stores, StoreState())
         self._wake = threading.Event()
+        self._anew = False
         self._ending = False
         self._thread: threading.Thread | None = None
 
@@ -47,6 +50,7 @@ class StoreView:
     def ended(self, run: Run) -> None:
         """Look again: there may be a new snapshot."""
         if run.outcome != "skipped":
+            self._anew = True
             self._wake.set()
 
     def seen(self) -> Mapping[str, StoreState]:
@@ -78,17 +82,20 @@ class StoreView:
 
     def look(self) -> None:
         """Look at all stores now."""
+        anew, self._anew = self._anew, False
         for name, before in self.seen().items():
             try:
-                after = StoreState(self._look_at(name))
+                after = StoreState(self._look_at(name, None if anew else before.content))
             except BackupdError as exc:
                 after = StoreState(before.content, str(exc))
             self._seen[name] = after
 
-    def _look_at(self, name: str) -> StoreContent:
+    def _look_at(self, name: str, before: StoreContent | None) -> StoreContent:
         now = self._clock.now()
         with closing(self._open(name)) as store:
-            sizes = [info.size for info in store.list()]
+            sizes, marks = _listed(store)
+            if before is not None and before.marks == marks:
+                return replace(before, time=now, objects=len(sizes), size_bytes=sum(sizes))
             try:
                 repository = Repository.open(store, threads=1, security=self._security())
             except NoRepository:  # not yet
@@ -96,10 +103,21 @@ class StoreView:
             manifests, problems = repository.snapshots()
             drills = last_drills(repository, self._directory)
             damaged = len(problems) + len(drills.damaged)
-            return StoreContent(now, manifests, drills.records, len(sizes), sum(sizes), damaged)
+            return StoreContent(now, manifests, drills.records, len(sizes), sum(sizes), damaged, marks)
 
     def _run(self) -> None:
         while not self._ending:
             self.look()
             self._wake.wait(self._every.total_seconds())
             self._wake.clear()
+
+
+def _listed(store: Store) -> tuple[list[int], frozenset[str]]:
+    """The sizes of all objects, and the keys of snapshots and drills, which say whether others are there."""
+    sizes: list[int] = []
+    marks: set[str] = set()
+    for info in store.list():
+        sizes.append(info.size)
+        if info.key.startswith((layout.SNAPSHOTS, layout.DRILLS)):
+            marks.add(info.key)
+    return sizes, frozenset(marks)

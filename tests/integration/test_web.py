@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from backupd.errors import ConfigError, SourceError
 from backupd.history import Run
 from backupd.log import configure
+from backupd.ports import Store
 from backupd.settings import LogSettings
 from backupd.web import models
 from backupd.web.making import Watched
@@ -339,6 +340,35 @@ def test_a_store_that_fails_keeps_its_last_view(tmp_path: Path) -> None:
         page = web.get("/api/v1/snapshots").json()
         assert (len(page["items"]), page["stores"][0]["error"]) == (1, "the disk is gone")
         assert samples(web.get("/metrics").text)["backupd_store_up", frozenset({("store", "local")})] == 0
+
+
+def test_what_is_known_is_not_read_again(tmp_path: Path) -> None:
+    settings = configured(tmp_path, "web: {port: 0}")
+    snapshot_with_runs(settings)
+    with served(settings) as web:
+        view = web.watched._view
+        opened, read = view._open, []
+
+        class Counted:
+            def __init__(self, store: Store) -> None:
+                self._store = store
+
+            def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+                read.append(key)
+                return self._store.read(key, offset, length)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._store, name)
+
+        view._open = lambda name: Counted(opened(name))  # type: ignore[assignment, return-value]
+        view.look()
+        assert read == []
+        view.ended(Run(id="aa", kind="verify", started=BEGIN, outcome="done"))
+        view.look()
+        assert len(read) == 3  # the repository's document, the manifest, the drill
+        snapshot_with_runs(settings)
+        view.look()
+        assert len(web.get("/api/v1/snapshots").json()["items"]) == 2
 
 
 def test_a_run_brings_a_new_view(tmp_path: Path) -> None:
