@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import Any
 
 import docker
 import pytest
+from docker.errors import APIError
 
 from backupd.engine import DockerEngine, DockerOptions
 from backupd.model import VolumeSpec
@@ -18,7 +20,7 @@ from tests.support.cli import Cli
 from tests.support.dockerd import Host
 from tests.support.engines import helper_names
 from tests.support.postgres import PGDATA, TRUST, Server
-from tests.support.stacks import Stack
+from tests.support.stacks import FOREVER, Stack
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -131,3 +133,82 @@ def test_a_volume_that_is_gone_is_made_again(proxy: str, stack: Stack, make_cli:
     stack.client.volumes.get(storage).remove()
     cli.run("restore", taken, "--yes")
     assert (stack.root(storage) / "photo").read_bytes() == b"photo"
+
+
+def raw(url: str, request: bytes) -> bytes:
+    """What the proxy answers to bytes."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect(url.removeprefix("unix://"))
+        connection.sendall(request)
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+    return answer
+
+
+def test_ways_out(proxy: str, stack: Stack, make_volume: Callable[..., str], run_container: Callable[..., Any]) -> None:
+    """The same through Docker's own client, and in bytes; nothing may have come of it."""
+    stack.volume("data")
+    theirs = make_volume()
+    stranger = run_container(stack.image, FOREVER, volumes=[f"{theirs}:/srv"], init=True)
+    powerful = stack.container("agent", network_mode="host")
+    before = {container.id for container in stack.client.containers.list(all=True)}
+    client = docker.APIClient(base_url=proxy, version="auto", timeout=60)
+    sh = {"command": ["sh", "-c", "id"]}
+    with closing(client):
+        attempts: list[Callable[[], object]] = [
+            lambda: client.create_container(stack.image, **sh, host_config=client.create_host_config(privileged=True)),
+            lambda: client.create_container(
+                stack.image, **sh, host_config=client.create_host_config(binds=["/:/host"])
+            ),
+            lambda: client.create_container(stack.image, **sh, name="backupd-1"),
+            lambda: client.exec_create(stranger.id, ["id"]),
+            lambda: client.exec_create(powerful.id, ["id"]),
+            lambda: client.stop(stranger.id),
+            lambda: client.kill(stranger.id),
+            lambda: client.logs(stranger.id),
+            lambda: client.inspect_container(stranger.id),
+            lambda: client.remove_container(powerful.id, force=True),
+            lambda: client.get_archive(powerful.id, "/etc"),
+            lambda: client.inspect_volume(theirs),
+            lambda: client.remove_volume(theirs),
+            lambda: client.create_volume(
+                f"{stack.project}_root", driver_opts={"type": "none", "o": "bind", "device": "/"}
+            ),
+            lambda: client.pull("alpine"),
+            lambda: client.commit(powerful.id, "x"),
+            lambda: client.tag(stack.image, "evil"),
+            lambda: client.swarm and client.init_swarm(),
+            lambda: client.plugins(),
+            lambda: client.prune_containers(),
+            lambda: client.connect_container_to_network(stranger.id, "bridge"),
+            lambda: client.update_container(stranger.id, mem_limit="64m"),
+        ]
+        for attempt in attempts:
+            with pytest.raises(APIError) as refused:
+                attempt()
+            assert refused.value.status_code == 403
+            assert "backupd's socket proxy" in str(refused.value)
+    for line in (
+        "GET /v1.41/../../containers/json HTTP/1.1",
+        "GET //containers/json HTTP/1.1",
+        "POST /v1.41/containers/create HTTP/1.1\r\nTransfer-Encoding: chunked",
+        "GET /version HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 1",
+        "GET /version HTTP/1.1\r\n\r\nGET /v1.41/swarm HTTP/1.1",
+    ):
+        assert raw(proxy, f"{line}\r\nHost: d\r\n\r\n".encode()).startswith(b"HTTP/1.1 400 "), line
+    assert {container.id for container in stack.client.containers.list(all=True)} == before
+    assert stack.states(stranger, powerful) == {"running"}
+    assert Path(proxy.removeprefix("unix://")).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_engine_that_is_gone(tmp_path: Path) -> None:
+    listen = tmp_path / "proxy.sock"
+    with ProxyServer(listen, str(tmp_path / "none"), Rules("shop", ())) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        answer = raw(f"unix://{listen}", b"GET /version HTTP/1.1\r\n\r\n")
+        server.shutdown()
+        thread.join()
+    assert answer.startswith(b"HTTP/1.1 502 ")

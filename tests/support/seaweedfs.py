@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,3 +252,10 @@ def make_certificates(directory: Path) -> Path:
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return directory / "ca.pem"
+
+
+def make_bucket(server: SeaweedFS, name: str) -> None:
+    """An empty bucket."""
+    client = boto3.Session(ACCESS_KEY, SECRET_KEY).client("s3", endpoint_url=server.http_url, region_name="us-east-1")
+    with closing(client):
+        client.create_bucket(Bucket=name)
