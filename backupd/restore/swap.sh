@@ -244,7 +244,8 @@ prepare)
     [ "$(state)" = none ] || fail "a restore of this snapshot was interrupted here: run \`backupd recover\`"
     time=$(stat -c %y .)
     seconds=$(stat -c %Y .)
-    mkdir -p "$tree" "$old"
+    # Not -p: what has such a name already is not ours, and could be a link that leads out of the volume.
+    mkdir "$stage" "$tree" "$old" || fail "$stage or $old is there, and not of this restore"
     touch -d "$time" . 2>/dev/null || touch -d "@$seconds" . 2>/dev/null || true
     # What the root is to be where the tar does not say. The mode is one that no tar has, to see in `ready` whether it said;
     # the root's own might be setgid, which would be handed down to every directory that is extracted.

@@ -12,6 +12,7 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import APIError
+from docker.types import LogConfig, Mount
 
 from backupd.engine import DockerEngine, DockerOptions
 from backupd.model import VolumeSpec
@@ -116,7 +117,7 @@ def test_a_stack_is_backed_up_restored_and_drilled(
     assert (stack.root(storage) / "photo").read_bytes() == b"photo" * 1000
     assert (stack.root(storage) / "hooked").exists()
     assert stack.state(app) == "running"
-    assert cli.json("drill", taken["id"])["drill"]["good"] is True
+    assert cli.json("drill", taken["id"])["drill"]["snapshot"] == taken["id"]  # exit code 0: it is good
     cli.run("recover")
     assert helper_names(stack.client) == []
 
@@ -147,7 +148,13 @@ def raw(url: str, request: bytes) -> bytes:
     return answer
 
 
-def test_ways_out(proxy: str, stack: Stack, make_volume: Callable[..., str], run_container: Callable[..., Any]) -> None:
+def test_ways_out(
+    proxy: str,
+    stack: Stack,
+    make_volume: Callable[..., str],
+    run_container: Callable[..., Any],
+    alpine_image: str,
+) -> None:
     """The same through Docker's own client, and in bytes; nothing may have come of it."""
     stack.volume("data")
     theirs = make_volume()
@@ -155,14 +162,40 @@ def test_ways_out(proxy: str, stack: Stack, make_volume: Callable[..., str], run
     powerful = stack.container("agent", network_mode="host")
     before = {container.id for container in stack.client.containers.list(all=True)}
     client = docker.APIClient(base_url=proxy, version="auto", timeout=60)
-    sh = {"command": ["sh", "-c", "id"]}
+    harmless = {
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": "64m",
+        "memswap_limit": "64m",
+        "pids_limit": 10,
+        "log_config": LogConfig(type="none"),
+    }
+
+    def create(image: str = stack.image, name: str = "backupd-1", **more: Any) -> dict[str, Any]:
+        return client.create_container(  # type: ignore[no-any-return]
+            image,
+            name=name,
+            entrypoint=["true"],
+            labels={"backupd.job": "1"},
+            host_config=client.create_host_config(**harmless | more),
+        )
+
+    client.remove_container(create()["Id"])  # as it stands it is a helper
     with closing(client):
         attempts: list[Callable[[], object]] = [
-            lambda: client.create_container(stack.image, **sh, host_config=client.create_host_config(privileged=True)),
-            lambda: client.create_container(
-                stack.image, **sh, host_config=client.create_host_config(binds=["/:/host"])
-            ),
-            lambda: client.create_container(stack.image, **sh, name="backupd-1"),
+            lambda: create(privileged=True),
+            lambda: create(binds=["/:/host"]),
+            lambda: create(mounts=[Mount("/data", "/", type="bind")]),
+            lambda: create(mounts=[Mount("/data", theirs, type="volume", no_copy=True)]),
+            lambda: create(pid_mode="host"),
+            lambda: create(network_mode=f"container:{powerful.id}"),
+            lambda: create(cap_add=["SYS_ADMIN"]),
+            lambda: create(devices=["/dev/null"]),
+            lambda: create(volumes_from=[stranger.id]),
+            lambda: create(name="postgres"),
+            lambda: create(image=alpine_image),
             lambda: client.exec_create(stranger.id, ["id"]),
             lambda: client.exec_create(powerful.id, ["id"]),
             lambda: client.stop(stranger.id),
@@ -179,9 +212,9 @@ def test_ways_out(proxy: str, stack: Stack, make_volume: Callable[..., str], run
             lambda: client.pull("alpine"),
             lambda: client.commit(powerful.id, "x"),
             lambda: client.tag(stack.image, "evil"),
-            lambda: client.swarm and client.init_swarm(),
-            lambda: client.plugins(),
-            lambda: client.prune_containers(),
+            client.init_swarm,
+            client.plugins,
+            client.prune_containers,
             lambda: client.connect_container_to_network(stranger.id, "bridge"),
             lambda: client.update_container(stranger.id, mem_limit="64m"),
         ]

@@ -1,0 +1,139 @@
+"""Volumes and archives that mean harm: nothing is read from or written to anywhere but the volume."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from backupd.errors import BackupdError
+from tests.support.engines import EngineUnderTest
+from tests.support.runtime import Place
+from tools.fingerprint import fingerprint
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory beside the volume, which nobody may touch."""
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    (directory / "secret").write_text("secret")
+    return directory
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.root().mkdir(parents=True)
+    return place
+
+
+def make_hostile(root: Path, outside: Path) -> None:
+    (root / "absolute").symlink_to(outside)
+    (root / "relative").symlink_to("../../outside")
+    (root / "itself").symlink_to(".")
+    (root / "up").symlink_to("..")
+    for number, name in enumerate(
+        ("...", "..\\x", " ..", "..\n", "-rf", "--checkpoint=1", "--checkpoint-action=exec=id")
+    ):
+        (root / name).write_text(str(number))
+    os.mkfifo(root / "fifo")
+    if os.geteuid() == 0:
+        os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (root / "plain").mkdir()
+    (root / "plain" / "file").write_text("file")
+
+
+def test_a_hostile_volume_comes_back_as_it_was(place: Place, outside: Path) -> None:
+    """Links are kept as links: what they lead to is neither stored nor written."""
+    make_hostile(place.root(), outside)
+    before, untouched = fingerprint(place.root()), fingerprint(outside)
+    taken = place.backup().manifest
+    place.restore(taken)
+    assert fingerprint(place.root()) == before
+    assert fingerprint(outside) == untouched
+
+
+@pytest.mark.parametrize("paths", [(), ("plain",), ("plain/file",)])
+def test_a_directory_that_has_become_a_link_to_the_outside(place: Place, outside: Path, paths: tuple[str, ...]) -> None:
+    (place.root() / "plain").mkdir()
+    (place.root() / "plain" / "secret").write_text("of the volume")
+    (place.root() / "plain" / "file").write_text("file")
+    taken = place.backup().manifest
+    untouched = fingerprint(outside)
+    for path in (place.root() / "plain").iterdir():
+        path.unlink()
+    (place.root() / "plain").rmdir()
+    (place.root() / "plain").symlink_to(outside)
+    with contextlib.suppress(BackupdError):  # to refuse is as good
+        place.restore(taken, paths=paths)
+    assert fingerprint(outside) == untouched
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_is_named_like_our_staging_directory(place: Place, outside: Path, kind: str) -> None:
+    """It is the user's: a restore neither writes through it nor takes it for one of its own."""
+    (place.root() / "file").write_text("file")
+    taken = place.backup().manifest
+    untouched = fingerprint(outside)
+    guessed = f"{taken.short_id}-{place.runtime.new_id()[:6]}"  # which differ further behind, in these tests
+    for name in (f".backupd-restore-{guessed}", f".backupd-old-{guessed}", ".backupd-restore-x", ".backupd"):
+        path = place.root() / name
+        if kind == "file":
+            path.write_text("mine")
+        elif kind == "directory":
+            path.mkdir()
+            (path / "state").write_text("swapped")
+        else:
+            path.symlink_to(outside)
+    (place.root() / "file").write_text("changed")
+    with contextlib.suppress(BackupdError):
+        place.restore(taken)
+    assert fingerprint(outside) == untouched
+    assert (place.root() / "file").read_text() in {"file", "changed"}
+
+
+def hostile_tar(target: str) -> bytes:
+    """Members that lead to `target` in every way that tar knows."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+
+        def add(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.mode = kind, link, 0o644
+            data = b"" if kind != tarfile.REGTYPE else b"evil"
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+        add("./", tarfile.DIRTYPE)
+        add("good")
+        add(f"{target}/absolute")
+        add("../dotdot")
+        add("good/../../dotdot")
+        add("link", tarfile.SYMTYPE, target)
+        add("link/through")
+        add("relative", tarfile.SYMTYPE, "..")
+        add("relative/through")
+        add("secret", tarfile.LNKTYPE, f"{target}/secret")
+        add("secret")
+        add("hard", tarfile.LNKTYPE, "link/secret")
+        add("hard")
+    return stream.getvalue()
+
+
+def test_a_hostile_archive(engine: EngineUnderTest, outside: Path) -> None:
+    """What tar makes of it is tar's matter; whether it complains, too. It stays within the volume."""
+    volume, root = engine.new()
+    beside = {path.name for path in root.parent.iterdir()}
+    untouched = fingerprint(outside)
+    with contextlib.suppress(BackupdError), engine.engine.tar_in(volume) as target:
+        target.write(hostile_tar(str(outside)))
+        target.finish()
+    assert fingerprint(outside) == untouched
+    assert {path.name for path in root.parent.iterdir()} == beside
+    assert not (root.parent / "dotdot").exists()
