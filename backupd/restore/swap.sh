@@ -42,6 +42,12 @@ if [ "$verb" != survey ] && command -v flock >/dev/null 2>&1; then
     flock 9
 fi
 
+# A link of the staging directory's name is somebody else's, and may lead out of the volume.
+if [ -L "$stage" ] && [ "$verb" != survey ]; then
+    if [ "$verb" = undo ] && [ ! -d "$old" ]; then exit 0; fi # `prepare` has refused it
+    fail "$stage is a link, and not of this restore"
+fi
+
 flush() {
     sync -f . 2>/dev/null || sync
 }
@@ -245,7 +251,7 @@ prepare)
     time=$(stat -c %y .)
     seconds=$(stat -c %Y .)
     # Not -p: what has such a name already is not ours, and could be a link that leads out of the volume.
-    mkdir "$stage" "$tree" "$old" || fail "$stage or $old is there, and not of this restore"
+    mkdir "$stage" && mkdir "$tree" "$old" || fail "$stage or $old is there, and not of this restore"
     touch -d "$time" . 2>/dev/null || touch -d "@$seconds" . 2>/dev/null || true
     # What the root is to be where the tar does not say. The mode is one that no tar has, to see in `ready` whether it said;
     # the root's own might be setgid, which would be handed down to every directory that is extracted.
