@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from tests.support import seaweedfs
-from tests.support.compose import BASE, Compose
+from tests.support.compose import BASE, OURS, Compose
 from tests.support.dockerd import Host, private_host
 from tests.support.images import Images
 from tests.support.sidecar_image import SidecarImage
@@ -51,18 +51,19 @@ def make_stack(
             images.tag(name)
         image = sidecar.tag()
 
-        def make(*more: str) -> Compose:
+        def make(*more: str, **variables: str) -> Compose:
             directory = tmp_path_factory.mktemp("stack")
-            compose = Compose(directory, e2e_host.url, (*BASE, *more, "docker-compose.test.yml"), variables(directory))
+            compose = Compose(directory, e2e_host.url, (*BASE, *more, *OURS), {**common(directory), **variables})
             made.append(compose)
             compose.run("up", "-d", "--wait", "--wait-timeout", "600")
             return compose
 
-        def variables(directory: Path) -> dict[str, str]:
+        def common(directory: Path) -> dict[str, str]:
             socket = Path(e2e_host.url.removeprefix("unix://"))
             secrets = {
                 "BACKUPD_ACCESS_KEY_ID_FILE": seaweedfs.ACCESS_KEY,
                 "BACKUPD_SECRET_ACCESS_KEY_FILE": seaweedfs.SECRET_KEY,
+                "BACKUPD_WEB_TOKEN_FILE": "test-token-0123456789",
             }
             for name, secret in secrets.items():
                 (directory / name.lower()).write_text(secret)

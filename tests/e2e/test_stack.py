@@ -74,10 +74,10 @@ def test_damaged_volumes_come_back(stack: Compose) -> None:
 
 
 def test_archives_are_closed_to_others(stack: Compose) -> None:
-    loose = stack.run(
-        "exec", "-T", "backupd", "find", "/backups", "/var/lib/backupd", "!", "-type", "p", "-perm", "/077"
-    )
-    assert [line for line in loose.split() if "/pipes/" not in line] == []
+    """Directories and files of the store are their owner's alone; of the state, the directory that holds it all."""
+    assert stack.run("exec", "-T", "backupd", "find", "/backups", "-perm", "/077") == ""
+    assert stack.run("exec", "-T", "backupd", "stat", "-c", "%a", "/var/lib/backupd").strip() == "700"
+    assert stack.run("exec", "-T", "backupd", "find", "/var/lib/backupd", "-name", "*.key", "-perm", "/077") == ""
 
 
 def test_a_new_host_with_nothing_but_the_bucket(stack: Compose) -> None:
