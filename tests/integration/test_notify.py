@@ -20,6 +20,7 @@ from backupd.settings import load_settings
 from tests.support.cli import Cli
 from tests.support.receiver import Receiver, receiver
 from tests.support.runtime import CountingIds, TickingClock
+from tests.support.seaweedfs import make_certificates
 
 SECRETS = ("s3cr3t-t0ken-in-the-path", "0f1e2d3c-secret")
 MIB = 1024**2
@@ -242,6 +243,32 @@ def test_a_proxy_is_used(hook: Receiver, daemon: Callable[..., Daemon], monkeypa
     running.run()
     running.observers.__exit__(None, None, None)
     assert [path for _, path, _ in hook.requests] == ["http://ping.example.org/x"]
+
+
+def test_authorities_of_ones_own(
+    tmp_path: Path, daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = make_certificates(tmp_path)
+    with receiver(tmp_path) as secure:
+        running = daemon(
+            f"notifications: {{attempts: 1, targets: {{ops: {{url: '{secure.apprise}', events: [success]}}}}}}\n"
+            f"plans: {{default: {{volumes: [data], stores: [local], ping: {{success: '{secure.ping}'}}}}}}"
+        )
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+        running.run()
+        running.observers.flush()
+        assert secure.requests == []
+        assert (
+            "ping failed: the certificate is not trusted (REQUESTS_CA_BUNDLE names a file of authorities)"
+            in running.said
+        )
+        assert len(running.said) == 2
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+        running.run()
+        running.observers.flush()
+        assert len(secure.requests) == 2
+        assert len(running.said) == 2
 
 
 def test_alerts_arrive(hook: Receiver, daemon: Callable[..., Daemon]) -> None:

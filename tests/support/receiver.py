@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -16,6 +18,7 @@ from typing import Any
 class Receiver:
     """`answers` are the statuses of the next requests, 200 thereafter; while `silent` is set nothing is answered."""
 
+    scheme: str = "http"
     port: int = 0
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
@@ -24,11 +27,11 @@ class Receiver:
 
     @property
     def apprise(self) -> str:
-        return f"json://127.0.0.1:{self.port}/hook/s3cr3t-t0ken-in-the-path"
+        return f"{'jsons' if self.scheme == 'https' else 'json'}://127.0.0.1:{self.port}/hook/s3cr3t-t0ken-in-the-path"
 
     @property
     def ping(self) -> str:
-        return f"http://127.0.0.1:{self.port}/ping/0f1e2d3c-secret"
+        return f"{self.scheme}://127.0.0.1:{self.port}/ping/0f1e2d3c-secret"
 
     def wait(self, count: int) -> list[tuple[str, str, bytes]]:
         """The requests once there are that many."""
@@ -44,8 +47,9 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
+def receiver(certificates: Path | None = None) -> Iterator[Receiver]:
+    """With the certificate of `make_certificates` in that directory, over TLS."""
+    found = Receiver("https" if certificates else "http")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -68,6 +72,10 @@ def receiver() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.port = server.server_address[1]
+    if certificates is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
