@@ -62,10 +62,14 @@ class Outbox:
             dropped.done(DeliveryFailed("too many are waiting", again=False))
 
     def flush(self, seconds: float) -> list[str]:
-        """Wait until all is delivered or given up, that long at most; returns what is not. Retries don't wait."""
+        """Wait until all is delivered or given up, that long at most; returns what is not.
+
+        From now on retries do not wait, and threads end once they have nothing to do.
+        """
         end = monotonic() + seconds
         self._hurry.set()
         with self._changed:
+            self._changed.notify_all()
             while (left := self._open()) and (rest := end - monotonic()) > 0:
                 self._changed.wait(rest)
             return left
@@ -78,6 +82,9 @@ class Outbox:
         while True:
             with self._changed:
                 while not lane.waiting:
+                    if self._hurry.is_set():  # whoever puts more starts another thread
+                        lane.thread = None
+                        return
                     self._changed.wait()
                 item = lane.sending = lane.waiting.popleft()
             try:

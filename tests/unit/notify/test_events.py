@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -187,8 +189,6 @@ def test_parts_of_urls_are_hidden_too(url: str, hidden: list[str]) -> None:
 
 
 def test_an_outbox_that_is_full_gives_up_the_oldest() -> None:
-    import threading  # noqa: PLC0415
-
     gate, outcomes = threading.Event(), []
     outbox = Outbox()
     for number in range(203):
@@ -199,6 +199,18 @@ def test_an_outbox_that_is_full_gives_up_the_oldest() -> None:
     lost = [number for number, error in outcomes if error]
     assert lost in ([1, 2], [0, 1, 2])
     assert sorted(number for number, _ in outcomes) == list(range(203))
+
+
+def test_threads_end_and_begin_again() -> None:
+    outbox, sent = Outbox(), []
+    for number in range(50):
+        outbox.put("a", "x", lambda number=number: sent.append(number), lambda _: None)  # type: ignore[misc]
+        assert outbox.flush(60) == []
+    assert sent == list(range(50))
+    deadline = time.monotonic() + 60
+    while any(thread.name == "outbox a" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_retries_are_bounded_and_only_for_what_may_work_later() -> None:
