@@ -18,7 +18,8 @@ from backupd.archive import Index
 from backupd.errors import IntegrityError
 from backupd.model import MIB
 from backupd.settings.yamlfile import parse_yaml
-from tests.support.fuzzing import Target, bomb, targets
+from tests.support.fuzz_seeds import bomb
+from tests.support.fuzzing import Target, targets
 
 TARGETS = {target.name: target for target in targets()}
 ODD: list[Any] = [None, True, -1, 0, 1.5, 2**31, 2**63, 2**64, -(2**70), 10**30, 1e308, [], {}, [[]], {"": 0}]

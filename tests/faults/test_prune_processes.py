@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from backupd.errors import LockedError
-from backupd.model import FullEvery, KeepPolicy
+from backupd.model import FullEvery, KeepPolicy, VolumeSpec
 from backupd.prune import PruneRequest, Rules, prune
 from backupd.stores.local import LocalStore
+from backupd.verify import Verifier
 from backupd.wiring import SystemClock, new_id
 from tests.support.pruning import check_all_that_is_listed, unreferenced
-from tests.support.runtime import Place
+from tests.support.runtime import Place, RecordingProgress
 
 ROOT = Path(__file__).parents[2]
 COMMAND = """
@@ -129,3 +130,38 @@ def test_killed_at_random(tmp_path: Path) -> None:
             a_place(tmp_path, "a", host).runtime.leases(store).release_dead()
     finish(tmp_path)
     assert len(seen) > 10, "they did get something done"
+
+
+def verify_often(base: Path, name: str, times: int) -> None:
+    """As `backupd verify --read-data` does. What is pruned meanwhile is gone, not damaged."""
+    for _ in range(times):
+        repository = a_place(base, name, "reader").repository()
+        manifests, damaged = repository.snapshots()
+        assert damaged == []
+        findings = Verifier(repository, RecordingProgress(), 1.0, random.Random(0)).verify(manifests)
+        problems = [finding for finding in findings if finding.problem]
+        left = repository.snapshot_ids()
+        assert [finding for finding in problems if finding.snapshot in left] == []
+
+
+def restore_often(base: Path, name: str, times: int) -> None:
+    """As `backupd restore latest --to-dir` does."""
+    place = a_place(base, name, "reader")
+    for turn in range(times):
+        manifest = place.repository().resolve("latest", [name])
+        target = base / f"out-{name}-{turn}"
+        place.restore(manifest, into=VolumeSpec("--to-dir", path=str(target)), volumes=(name,))
+        assert (target / "first").stat().st_size == 100_000
+
+
+@pytest.mark.slow
+def test_two_that_write_and_three_that_are_asked(tmp_path: Path) -> None:
+    """Two hosts' daemons take snapshots of a volume each; somebody prunes, somebody verifies, somebody restores."""
+    begin(tmp_path)
+    processes = [spawn(tmp_path, "back_up_often", name, 10) for name in ("a", "b")]
+    processes += [spawn(tmp_path, "prune_often", "a", 3), spawn(tmp_path, "verify_often", "a", 4)]
+    processes.append(spawn(tmp_path, "restore_often", "b", 4))
+    for process in processes:
+        _, said = process.communicate(timeout=600)
+        assert process.returncode == 0, said.decode()
+    finish(tmp_path)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import io
 import json
 import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,8 +38,9 @@ from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.remembered import Remembered
 from backupd.trust import Trust
 from backupd.verify import Verifier
+from tests.support.fuzz_seeds import CLAIM, DEEP, DRILL, LEASE, SETTINGS, TRUST, journals, signing_keys, tars
 from tests.support.runtime import BEGIN, Place, RecordingProgress, put, stored
-from tests.support.tars import GNU, extension, header, padded, pax, python_tar
+from tests.support.tars import padded
 
 Consume = Callable[[bytes], object]
 
@@ -198,7 +197,7 @@ def _drills(data: bytes) -> None:
     store.put(layout.CONFIG, stored(place().stores[0])[layout.CONFIG])
     store.put("drills/0123456789abcdef/20261101T020100Z-00000001.json", sealed(data))
     repository = Repository.open(store, threads=1)
-    newest_first([*last_drills(repository).records.values(), decode(sealed(_DRILL), DrillRecord, "it")])
+    newest_first([*last_drills(repository).records.values(), decode(sealed(DRILL), DrillRecord, "it")])
     drills_of(repository, "0123456789abcdef")
 
 
@@ -240,44 +239,6 @@ def _keys(data: bytes) -> None:
 
 _KILO = memoryview(b"x" * 1000)
 _OPTIONS = S3Options(bucket="b", access_key_id="k", secret_access_key="s")
-_DEEP = [b"[" * 200_000, b'{"a":' * 200_000, b'{"format":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
-_SETTINGS = b"""
-project: shop
-stores: {local: {type: local, path: /b}, away: {type: s3, bucket: backups, prefix: p, part_size: 16MiB}}
-volumes: {pg: {volume: pg, consistency: postgres}, files: {path: /f, exclude: ["*.tmp"], optional: true}}
-plans: {nightly: {schedule: "0 2 * * *", volumes: [pg, files], stores: [local], keep: {daily: 7, within: 2d}}}
-"""
-_LEASE = (
-    b'{"format":1,"kind":"shared","operation":"o","host":"h","program":"p","process":1,'
-    b'"begun":"2026-11-01T02:00:00Z","until":"2026-11-01T02:15:00Z","seconds":900}'
-)
-_DRILL = (
-    b'{"format":1,"id":"20261101T020100Z-00000001","snapshot":"0123456789abcdef","plan":"p","time":"2026-11-01T02:01:00Z",'
-    b'"finished":"2026-11-01T02:01:00Z","host":"h","program":"p","engine":"docker","outcome":"proven",'
-    b'"recovery_seconds":2,"age_seconds":3,"missing":[],"volumes":[{"volume":"v","outcome":"proven",'
-    b'"moment":"2026-11-01T02:00:00Z","restore_seconds":1.5,"recovery_seconds":2,"counts":{"t: a":1},'
-    b'"findings":[{"probe":"p","subject":"s","verdict":"proven","text":"t"}]}]}'
-)
-_TRUST = (
-    b'{"signers":["'
-    + b"a" * 64
-    + b'"],"snapshots":{"0123":{"digest":"'
-    + b"b" * 64
-    + b'","signer":"","time":"2026-11-01T02:00:00Z"}},'
-    b'"accepted":["0123"]}'
-)
-_CLAIM = b'{"bucket":"b","key":"archives/a","upload":"u"}'
-
-
-def _tars() -> list[bytes]:
-    sparse = pax(GNU__sparse__major=b"1", GNU__sparse__minor=b"0", GNU__sparse__realsize=b"9")
-    return [
-        header(b"./a", size=700) + padded(b"x" * 700) + bytes(1024),
-        extension(b"x" * 300, b"L") + header(b"./a") + bytes(1024),
-        sparse + header(b"./a", size=1024, magic=GNU) + bytes(2048),
-        pax(path="ü".encode() * 90, mtime=b"1.5", size=b"3") + header(b"./b", size=3) + padded(b"abc") + bytes(1024),
-        header(b"./l", b"2", link=b"../../x") + header(b"./h", b"1", link=b"l") + bytes(1024),
-    ]
 
 
 def targets() -> list[Target]:
@@ -288,37 +249,37 @@ def targets() -> list[Target]:
     plain = [unsealed(data) for data in manifests()]
     config = unsealed(stored(place().stores[0])[layout.CONFIG])
     return [
-        Target("manifest", _document(Manifest), [*plain, encrypted, *_DEEP], json=True),
+        Target("manifest", _document(Manifest), [*plain, encrypted, *DEEP], json=True),
         Target("forged manifest", _forged, plain, json=True),
-        Target("backupd.json", _document(RepositoryConfig), [config, *_DEEP], json=True),
-        Target("drill record", _document(DrillRecord), [_DRILL, *_DEEP], json=True),
-        Target("drill records", _drills, [_DRILL.replace(b"00000001", b"00000002"), *_DEEP], json=True),
-        Target("lease", _lease, [_LEASE, *_DEEP], json=True),
+        Target("backupd.json", _document(RepositoryConfig), [config, *DEEP], json=True),
+        Target("drill record", _document(DrillRecord), [DRILL, *DEEP], json=True),
+        Target("drill records", _drills, [DRILL.replace(b"00000001", b"00000002"), *DEEP], json=True),
+        Target("lease", _lease, [LEASE, *DEEP], json=True),
         Target("index", _index, _objects(".index.zst")),
-        Target("index lines", _lines(_index), [*indexes, *_DEEP]),
+        Target("index lines", _lines(_index), [*indexes, *DEEP]),
         Target("file list", _files, _objects(".files.zst")),
-        Target("file list lines", _lines(_files), [*files, *_DEEP]),
-        Target("tar", _tar, _tars()),
-        Target("tar with checksums", _with_checksums, _tars()),
+        Target("file list lines", _lines(_files), [*files, *DEEP]),
+        Target("tar", _tar, tars()),
+        Target("tar with checksums", _with_checksums, tars()),
         Target(
             "frames",
             _frames,
             [codec_of(suffix).compress(memoryview(b"x" * 1000)) for suffix in (".tar.zst", ".tar.gz")],
         ),
-        Target("trust", _in_state("trust/repository.json", _trust), [_TRUST, *_DEEP], json=True),
-        Target("claim", _in_state("uploads/claim", _stale), [_CLAIM, *_DEEP], json=True),
+        Target("trust", _in_state("trust/repository.json", _trust), [TRUST, *DEEP], json=True),
+        Target("claim", _in_state("uploads/claim", _stale), [CLAIM, *DEEP], json=True),
         Target(
             "known stores",
             _in_state("stores.json", lambda state: KnownRepositories(state).check("a", "b")),
-            [b'{"a":"b"}', *_DEEP],
+            [b'{"a":"b"}', *DEEP],
             json=True,
         ),
-        Target("journal", _in_state("journal.sqlite", lambda state: Journal(state).open_acts()), _journals()),
-        Target("signing key", _in_state("signing.key", lambda state: OwnKey(state).public()), _signing_keys()),
+        Target("journal", _in_state("journal.sqlite", lambda state: Journal(state).open_acts()), journals()),
+        Target("signing key", _in_state("signing.key", lambda state: OwnKey(state).public()), signing_keys()),
         Target(
             "configuration",
             _configuration,
-            [_SETTINGS, b"a: &a [*a]", b"- " * 5000, *(deep[:20_000] for deep in _DEEP)],
+            [SETTINGS, b"a: &a [*a]", b"- " * 5000, *(deep[:20_000] for deep in DEEP)],
         ),
         Target("keys", _keys, [_identity(), b"age1" + b"q" * 58, b"ssh-ed25519 AAAA x"]),
     ]
@@ -333,30 +294,3 @@ def _encrypted_manifest() -> bytes:
     public = new_identity(BEGIN)[1]
     hidden = msgspec.structs.replace(manifest, encryption=Encryption(recipients=[public]))
     return unsealed(encode(hidden))
-
-
-def _journals() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as directory:
-        from backupd.journal import HoldAct  # noqa: PLC0415
-
-        journal = Journal(Path(directory))
-        journal.begin(HoldAct(service="s", name="n", how="stop"), BEGIN + timedelta(days=1))
-        return [(Path(directory) / "journal.sqlite").read_bytes()]
-
-
-def _signing_keys() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as directory:
-        OwnKey(Path(directory))()
-        return [path.read_bytes() for path in Path(directory).iterdir() if path.stat().st_size]
-
-
-def bomb(size: int) -> bytes:
-    """An index that claims to hold `size` bytes, in a few of them."""
-    stream = io.BytesIO()
-    with zstandard.ZstdCompressor(19).stream_writer(stream, closefd=False) as writer:
-        for _ in range(size >> 20):
-            writer.write(bytes(1 << 20))
-    return stream.getvalue()
-
-
-__all__ = ["Target", "bomb", "python_tar", "targets"]
