@@ -31,7 +31,7 @@ class Redis:
         lines = self.cli("INFO").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
 
-    def wait_until(self, done: Callable[[], bool], seconds: float = 30) -> None:
+    def wait_until(self, done: Callable[[], bool], seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, self.container.logs().decode()[-1000:]
@@ -55,7 +55,7 @@ class Writer:
     container: Any
 
     def acknowledged(self) -> int:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 180
         while not (line := self.container.logs(tail=1).split()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
