@@ -305,7 +305,7 @@ class TestKilled:
         assert writes.count("Journal.begin") == writes.count("Journal.end") >= 4, "post, clone and two services"
         # After a `begin` its act is not yet done; before a write, the act before it is. After an `end` tells no more.
         points = [(number, "before") for number in range(1, len(writes) + 1)]
-        points += [(number, "after") for number, write in enumerate(writes, 1) if write == "begin"]
+        points += [(number, "after") for number, write in enumerate(writes, 1) if write == "Journal.begin"]
         journal = Journal(tmp_path / "state")
         stood, posted = 0, 0
         for number, when in points:
