@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from backupd.crypto import Identities, Recipients, SigningKey
@@ -22,7 +23,8 @@ class Security:
     """By default nothing is encrypted, nothing can be decrypted, nothing is signed and every manifest is believed.
 
     New snapshots are for `recipients`. `identities` makes the secret keys when they are first needed, which may mean
-    asking a person, and raises KeyMissing. `signer` makes this machine's own key.
+    asking a person, and raises KeyMissing. `signer` makes this machine's own key. `records` is where this machine keeps
+    records about snapshots that a store does not take.
     """
 
     recipients: Recipients | None = None
@@ -30,6 +32,7 @@ class Security:
     signer: Callable[[], SigningKey] | None = None
     trust: Trust | None = None
     indexes: IndexCache | None = None
+    records: Path | None = None
 
     @property
     def has_identity(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from backupd import recovery
 from backupd.errors import BackupdError, IntegrityError, ObjectNotFound
 from backupd.lease import problem_with_lease
-from backupd.repository import Repository, layout, load_drill
+from backupd.repository import RecordDoubted, Repository, layout, load_drill
 
 
 def damaged_strays(repository: Repository) -> Iterator[BackupdError]:
@@ -16,7 +16,7 @@ def damaged_strays(repository: Repository) -> Iterator[BackupdError]:
     for key in [info.key for info in store.list(layout.DRILLS)]:
         try:
             load_drill(repository, key)
-        except ObjectNotFound:  # pruned since it was listed
+        except (ObjectNotFound, RecordDoubted):  # pruned since it was listed; or of no account, which others say
             continue
         except IntegrityError as exc:
             yield exc

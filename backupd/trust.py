@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from backupd.crypto import signature_holds
+from backupd.crypto import RECORD_CONTEXT, signature_holds
 from backupd.errors import BackupdError, IntegrityError, SourceError
 from backupd.malformed import MALFORMED
 from backupd.model import AwareTime, require_possible
@@ -131,6 +131,18 @@ class Trust:
         """This machine has written that manifest: it and its signer are believed. SourceError if it can't be noted."""
         self._change(repository, lambda record: _with(record, {one.id: _seen(one)}))
 
+    def doubt(self, repository: str, signature: tuple[str, str, bytes] | None) -> str | None:
+        """Why a record about a snapshot (a check, a drill) is not believed, in words; None if it is.
+
+        As with manifests: unsigned ones are believed where no signer is known.
+        """
+        record = self.record(repository)
+        if signature is None:
+            return "it is not signed" if record.signers or self._configured else None
+        if signature[0] not in self._believed(record):
+            return f"it is signed by a key that is not trusted, {signature[0]}"
+        return None if signature_holds(*signature, RECORD_CONTEXT) else "its signature is wrong"
+
     def removed(self, repository: str, snapshots: Iterable[str]) -> None:
         """Forget snapshots that are about to be deleted on purpose. Call it before the first of them goes.
 
@@ -232,9 +244,14 @@ def _problem(one: Candidate, record: Record, believed: frozenset[str], *, unsign
     return None
 
 
+class SnapshotMissing(IntegrityError):  # noqa: N818  (reads as what it is)
+    """A snapshot that this machine knows was there and is not any more."""
+
+
 def missing_error(snapshot: str, seen: Seen, store: str) -> BackupdError:
-    """A snapshot that was there and is not any more."""
-    return IntegrityError(
+    """What is said of one."""
+    return SnapshotMissing(
         f"{store}: snapshot {snapshot[:8]} of {seen.time:%Y-%m-%d %H:%M} UTC was there and is gone",
-        hint=f"the next backup copies it back from another store; {_ACCEPT_HINT.format(snapshot[:8])}",
+        hint="`backupd verify --repair` brings it back from another store, and so does the next backup;"
+        f" {_ACCEPT_HINT.format(snapshot[:8])}",
     )

@@ -130,6 +130,7 @@ def make_security(settings: Settings, identities: Callable[[], Identities], warn
         signer=own,
         trust=trust,
         indexes=IndexCache(state),
+        records=state / "records",
     )
 
 

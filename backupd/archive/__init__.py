@@ -4,7 +4,7 @@ from backupd.archive.chunker import Chunker, ChunkerParameters
 from backupd.archive.codec import Codec, codec_for, codec_of
 from backupd.archive.filelist import FileListWriter, read_file_list
 from backupd.archive.index import ChunkRef, Index, IndexWriter
-from backupd.archive.reader import ArchiveReader, select
+from backupd.archive.reader import ArchiveReader, select, unpack
 from backupd.archive.sealed import SealedCodec
 from backupd.archive.splice import Edit, MadeMember, Part, Splice, below, without
 from backupd.archive.tarwalk import Member, TarWalker
@@ -35,5 +35,6 @@ __all__ = [
     "codec_of",
     "read_file_list",
     "select",
+    "unpack",
     "without",
 ]

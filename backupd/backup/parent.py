@@ -10,7 +10,7 @@ from backupd.archive import Location
 from backupd.errors import IntegrityError, KeyMissing
 from backupd.model import FullEvery
 from backupd.ports import Progress
-from backupd.repository import Archive, Base, Manifest, ObjectRef, Repository
+from backupd.repository import Archive, Base, Manifest, ObjectRef, Repository, standing_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find_parent(
             continue
         if full_every.age is not None and now - archive.base.time >= full_every.age:
             return None
-        reason = _unfit(repository, manifest)
+        reason = _unfit(repository, manifest, volume)
         try:
             if reason is None:
                 return _load(repository, manifest, archive)
@@ -59,10 +59,12 @@ def find_parent(
     return None
 
 
-def _unfit(repository: Repository, manifest: Manifest) -> str | None:
-    """Why a new snapshot must not lean on this one: all that it needs must be legible to its recipients and nobody
-    else. More readers are none the worse off: they could read those chunks before.
+def _unfit(repository: Repository, manifest: Manifest, volume: str) -> str | None:
+    """Why a new snapshot must not lean on this one: it is damaged, or not all that it needs is legible to the new one's
+    recipients and nobody else. More readers are none the worse off: they could read those chunks before.
     """
+    if check := standing_of(repository, manifest.id).damaged.get(volume):
+        return f"the check of {check.time:%Y-%m-%d %H:%M} UTC found it damaged"
     ours, theirs = repository.encryption, manifest.encryption
     if ours is None and theirs is None:
         return None

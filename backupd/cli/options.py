@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+from backupd.cli.found import find
 from backupd.cli.identity import identity_loader
 from backupd.cli.output import Output
-from backupd.errors import BackupdError, IntegrityError, SnapshotNotFound, UsageError
+from backupd.errors import BackupdError, UsageError
 from backupd.known import KnownRepositories
 from backupd.log import Redactor, configure
 from backupd.ports import Engine, Store
-from backupd.repository import Manifest, Repository
+from backupd.repository import Elsewhere, Manifest, Repository
 from backupd.runtime import Runtime
 from backupd.security import Security, no_identities
 from backupd.settings import IDENTITY_VARIABLE, Settings, load_settings
@@ -128,31 +129,29 @@ class Session:
         return next(self.repositories())
 
     def find(self, snapshot: str, volumes: Collection[str] = ()) -> tuple[Repository, Manifest]:
-        """A snapshot and the first repository that holds it; for `latest`, the newest of all stores with `volumes`."""
-        found: list[tuple[Repository, Manifest]] = []
-        missing: BackupdError | None = None
-        refused: BackupdError | None = None
-        for repository in self.repositories():
-            try:
-                found.append((repository, repository.resolve(snapshot, volumes)))
-            except SnapshotNotFound as exc:
-                missing = missing or exc
-                continue
-            except IntegrityError as exc:  # forged, exchanged or rolled back here: another store may be sound
-                refused = refused or exc
-                continue
-            if snapshot != "latest":
-                break
-        if not found:
-            failure = refused or missing
-            assert failure is not None  # every repository has been asked
-            raise failure
-        if refused is not None:
-            self.output.warn(str(refused))
-        best, manifest = max(found, key=lambda pair: pair[1].time)
-        if missing is not None or best is not found[0][0]:
-            self.output.warn(f"snapshot {manifest.short_id} is read from store {best.store.name}, others lack it")
-        return best.encrypting_like(manifest), manifest
+        """A snapshot, and a repository that holds it, helped by the other stores unless `--store` forbids it.
+
+        For `latest`, the newest of all stores with `volumes` that is not known to be damaged. One that is gets chosen
+        only if it is named or there is no other, and then a warning says so.
+        """
+        repository, manifest = find(self.repositories(), snapshot, volumes, self.output.warn)
+        return repository.encrypting_like(manifest).helped_by(self._elsewhere(repository)), manifest
+
+    def _elsewhere(self, repository: Repository) -> Elsewhere | None:
+        """The other stores, in the configuration's order; None if there are none, or one was named."""
+        names = [name for name in self.settings.stores if name != repository.store.name]
+        if self.store_name or not names:
+            return None
+
+        def opener(name: str) -> Callable[[], Store]:
+            def opened() -> Store:
+                store = make_store(self.settings, name)
+                self._opened.append(store)
+                return store
+
+            return opened
+
+        return Elsewhere({name: opener(name) for name in names}, self.output.progress.note)
 
     def plan_name(self, name: str | None) -> str:
         """The plan that was named, or the only one there is."""

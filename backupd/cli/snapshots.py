@@ -10,8 +10,21 @@ from backupd.cli import words
 from backupd.cli.drill import proven_words, show_drill
 from backupd.cli.options import Session, command
 from backupd.cli.output import described
+from backupd.cli.standing import standing_facts, standing_words
 from backupd.errors import IntegrityError, UsageError
-from backupd.repository import HIDDEN, Archive, DrillRecord, Manifest, Repository, drills_of, last_drills
+from backupd.repository import (
+    HIDDEN,
+    Archive,
+    DrillRecord,
+    Manifest,
+    RecordDoubted,
+    Repository,
+    Standing,
+    drills_of,
+    last_drills,
+    standing_of,
+    standings,
+)
 
 _LOSSES = {"gnu": "", "busybox": " (which keeps no extended attributes, ACLs, holes and fractions of seconds)"}
 
@@ -49,19 +62,29 @@ def _register_list(app: typer.Typer) -> None:
         ]
         output = session.output
         drilled = last_drills(repository, session.settings.state_dir)
-        damaged += drilled.damaged
+        checked = standings(repository)
+        for one in checked.problems:
+            if isinstance(one, RecordDoubted):
+                output.warn(str(one))
+            else:
+                damaged.append(one)
         output.document(
             {
                 "store": repository.store.name,
                 "snapshots": [described(manifest) for manifest in chosen],
                 "drills": {m.id: _drill_facts(drilled.records[m.id]) for m in chosen if m.id in drilled.records},
+                "checks": {m.id: standing_facts(checked.get(m.id)) for m in chosen},
                 "damaged": [str(problem) for problem in damaged],
             }
         )
         output.table(
-            ("ID", "TIME", "PLAN", "VOLUMES", "DATA", "ADDED", "STATE", "PROVEN"),
+            ("ID", "TIME", "PLAN", "VOLUMES", "DATA", "ADDED", "STATE", "CHECKED", "PROVEN"),
             [
-                (*_row(manifest), proven_words(drilled.records.get(manifest.id), len(manifest.archives)))
+                (
+                    *_row(manifest),
+                    standing_words(checked.get(manifest.id)),
+                    proven_words(drilled.records.get(manifest.id), len(manifest.archives)),
+                )
                 for manifest in chosen
             ],
             right=("DATA", "ADDED"),
@@ -84,8 +107,9 @@ def _register_show(app: typer.Typer) -> None:
             manifest = repository.opened(manifest)
         output = session.output
         drilled = _drills(session, repository, manifest)
-        output.document({**described(manifest), "drills": drilled})
-        for key, value in _facts(repository.store.name, manifest):
+        standing = standing_of(repository, manifest.id)
+        output.document({**described(manifest), "drills": drilled, "check": standing_facts(standing)})
+        for key, value in _facts(repository.store.name, manifest, standing):
             output.line(f"{key:<10}{value}")
         for archive in manifest.archives:
             output.line()
@@ -149,7 +173,7 @@ def _outcome(manifest: Manifest) -> str:
     return words.count(warnings, "warning") if warnings else "complete"
 
 
-def _facts(store: str, manifest: Manifest) -> list[tuple[str, str]]:
+def _facts(store: str, manifest: Manifest, standing: Standing) -> list[tuple[str, str]]:
     moment = [("moment", words.moment(manifest.moment))] if manifest.moment else []
     return [
         ("snapshot", manifest.id),
@@ -158,6 +182,7 @@ def _facts(store: str, manifest: Manifest) -> list[tuple[str, str]]:
         ("by", f"{manifest.program} on {manifest.host}"),
         ("store", store),
         ("state", _state(manifest)),
+        ("checked", f"{standing_words(standing)}{f': {standing.problem}' if standing.problem else ''}"),
         *moment,
         *(("trouble", text) for text in manifest.trouble),
         *(("readers", key) for key in (manifest.encryption.recipients if manifest.encryption else ["everybody"])),

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 from random import SystemRandom
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from backupd.cli import words
 from backupd.cli.options import Session, command
-from backupd.errors import IntegrityError, UsageError
-from backupd.repository import Repository
-from backupd.strays import damaged_strays
-from backupd.verify import Verifier
+from backupd.cli.standing import standing_facts
+from backupd.engine import MountedEngine
+from backupd.errors import UsageError
+from backupd.verify import StoreVerified, VerifyRequest, verify
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @command(app, "verify")
-    def verify(
+    def verify_(
         session: Session,
         id_: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only this snapshot, else all.")] = None,
         read_data: Annotated[
@@ -31,46 +31,65 @@ def register(app: typer.Typer) -> None:
                 help="Fetch, decompress and hash every chunk too, or this share of them, drawn at random.",
             ),
         ] = None,
+        repair: Annotated[
+            bool,
+            typer.Option("--repair", help="Replace what is damaged or missing in one store by what another one holds."),
+        ] = False,
     ) -> None:
-        """Check that the store still holds what its snapshots need.
+        """Check that every store still holds what its snapshots need, and note the result with each of them.
 
         Without --read-data: objects and sizes, and every index and file list. Exit code 13 if anything is damaged.
         """
-        fraction = _fraction(read_data)
-        repository = session.repository()
-        manifests, damaged = ([repository.resolve(id_)], []) if id_ else repository.snapshots()
-        output = session.output
-        verifier = Verifier(repository, output.progress, fraction, SystemRandom())
-        findings = list(verifier.verify(manifests))
-        if fraction and not id_:
-            damaged += damaged_strays(repository)
-        problems = [str(damage) for damage in damaged]
-        problems += [
-            f"snapshot {finding.snapshot[:8]}, {finding.volume}: {finding.problem}"
-            for finding in findings
-            if finding.problem is not None
-        ]
-        output.document(
+        request = VerifyRequest(id_, None, _fraction(read_data), repair=repair)
+        if repair and session.store_name:
+            raise UsageError("--repair takes from all stores, --store NAME uses one", hint="leave out --store")
+        stores = session.stores(tuple(session.settings.stores))
+        verified = verify(stores, request, session.runtime(MountedEngine()), SystemRandom())
+        findings = [finding for one in verified.stores for finding in one.findings]
+        session.output.document(
             {
-                "store": repository.store.name,
-                "snapshots": len(manifests),
+                "stores": [_described(one) for one in verified.stores],
                 "archives": findings,
-                "problems": problems,
+                "problems": verified.problems,
             }
         )
-        for problem in problems:
-            output.line(problem, style="red")
-        read = words.size(sum(finding.read for finding in findings))
-        output.line(
-            f"{words.count(len(manifests), 'snapshot')} in store {repository.store.name}:"
-            f" {words.count(len(findings), 'archive')} checked, {read} of data read"
-        )
-        if problems:
-            raise IntegrityError(f"{words.count(len(problems), 'problem')} found", hint=_hint(repository))
+        for one in verified.stores:
+            _show(session, one)
+        verified.require_good()
 
 
-def _hint(repository: Repository) -> str:
-    return f"another store than {repository.store.name} may hold good copies: `backupd verify --store NAME`"
+def _described(one: StoreVerified) -> dict[str, Any]:
+    return {
+        "store": one.store,
+        "snapshots": one.snapshots,
+        "absent": one.absent,
+        "archives": one.findings,
+        "checks": {id_: standing_facts(standing) for id_, standing in one.standings.items()},
+        "problems": one.problems,
+        "mended": one.repaired.mended if one.repaired else {},
+        "left": one.repaired.left if one.repaired else {},
+        "error": str(one.error) if one.error else None,
+    }
+
+
+def _show(session: Session, one: StoreVerified) -> None:
+    output = session.output
+    if one.absent:
+        session.detail(f"store {one.store} does not hold it")
+        return
+    for problem in one.problems:
+        output.line(f"store {one.store}: {problem}", style="red")
+    if one.repaired is not None:
+        output.line(f"store {one.store}: {words.count(len(one.repaired.mended), 'object')} mended")
+        for key, why in one.repaired.left.items():
+            output.line(f"store {one.store}: {key} is not mended: {why}", style="red")
+    if one.error is not None:
+        output.warn(f"store {one.store} was not checked to the end: {one.error}")
+        return
+    output.line(
+        f"{words.count(one.snapshots, 'snapshot')} in store {one.store}:"
+        f" {words.count(len(one.findings), 'archive')} checked, {words.size(one.read)} of data read"
+    )
 
 
 def _fraction(percent: str | None) -> float:

@@ -6,9 +6,10 @@ The libraries are imported when they are first needed: most runs of the program 
 from backupd.crypto.identities import Identities, PassphraseNeeded, parse_identities
 from backupd.crypto.keys import new_identity
 from backupd.crypto.recipients import Recipients, canonical_recipient
-from backupd.crypto.signing import SigningKey, canonical_signer, signature_holds
+from backupd.crypto.signing import RECORD_CONTEXT, SigningKey, canonical_signer, signature_holds
 
 __all__ = [
+    "RECORD_CONTEXT",
     "Identities",
     "PassphraseNeeded",
     "Recipients",

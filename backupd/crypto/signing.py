@@ -1,6 +1,6 @@
 """Ed25519 (RFC 8032), from the `cryptography` library. Keys and signatures are hex, as in documents and settings.
 
-What is signed begins with `CONTEXT`, so that a signature under a manifest can never be one under anything else.
+What is signed begins with a context, so that a signature under a manifest can never be one under anything else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Self
 
 CONTEXT = b"backupd manifest, signature version 1\n"
+RECORD_CONTEXT = b"backupd record, signature version 1\n"
 
 _PREFIX = "ed25519:"
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -45,20 +46,20 @@ class SigningKey:
 
         return Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw().hex()
 
-    def sign(self, message: bytes) -> str:
-        """The signature under CONTEXT and the message, in hex."""
+    def sign(self, message: bytes, context: bytes = CONTEXT) -> str:
+        """The signature under the context and the message, in hex."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
-        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(CONTEXT + message).hex()
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(context + message).hex()
 
 
-def signature_holds(signer: str, signature: str, message: bytes) -> bool:
+def signature_holds(signer: str, signature: str, message: bytes, context: bytes = CONTEXT) -> bool:
     """Whether the signature under the message is that signer's; all but the message in hex."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(bytes.fromhex(signature), CONTEXT + message)
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(bytes.fromhex(signature), context + message)
     except (InvalidSignature, ValueError):
         return False
     return True

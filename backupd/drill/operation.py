@@ -64,6 +64,7 @@ def drill(request: DrillRequest, manifest: Manifest, repository: Repository, run
     What is wrong with the snapshot is in the record. Errors are raised for what keeps the drill from taking place:
     a volume that the snapshot lacks, an engine or a store that does not answer, too little room.
     """
+    repository = repository.helped_by(None)  # what is proven is the copy in this store
     archives = _chosen(request, manifest)
     before = newest_first(last_drills(repository, runtime.state).records.values())
     began = runtime.clock.now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,8 +14,9 @@ from backupd.lease import Lease
 from backupd.locking import OldVersions, versions_of
 from backupd.prune.outline import Outline, PruneRequest, outline
 from backupd.prune.safety import refuse_unless_safe
-from backupd.repository import Repository, layout
+from backupd.repository import Repository, forget_records, layout
 from backupd.runtime import Runtime
+from backupd.verify import Finding, Look, keep_findings
 
 _PARALLEL_DELETES = 8
 
@@ -58,13 +59,14 @@ def prune(
         seen(found)
         extended = extend_locks(repository, found.kept, now) if request.by_rules else Extended()
         try:
-            refuse_unless_safe(found, repository, runtime.progress, by_id=bool(request.ids))
+            checked = refuse_unless_safe(found, repository, runtime.progress, by_id=bool(request.ids))
         except BackupdError:
             lease.confirm()  # what is missing may be what another prune has removed
             raise
         versions = versions_of(store)
         if found.nothing_goes and (versions is None or not versions.purges):
             return Pruned(found, renewed=extended.renewed, unlocked=extended.failure)
+        _note_the_unverified(checked, found, repository, runtime, now)
         pruned = Pruned(found) if found.nothing_goes else _Removal(repository, lease, runtime, found).run()
         pruned = replace(pruned, renewed=extended.renewed, unlocked=extended.failure)
         if versions is not None:
@@ -75,6 +77,19 @@ def prune(
         lease.confirm()
         store.remove_stale_uploads(request.rules.grace, store_now)
     return pruned
+
+
+def _note_the_unverified(
+    checked: Sequence[Finding], found: Outline, repository: Repository, runtime: Runtime, started: datetime
+) -> None:
+    """What was looked at for this is known from now on. A store that takes no record of it is pruned all the same."""
+    for manifest in found.kept:
+        own = [finding for finding in checked if finding.snapshot == manifest.id]
+        if own and found.standings.get(manifest.id).state == "unverified":
+            try:
+                keep_findings(repository, manifest, own, Look(started, "sizes"), runtime)
+            except BackupdError as exc:
+                runtime.progress.note(f"the check of snapshot {manifest.short_id} is not noted: {exc}")
 
 
 @dataclass(slots=True)
@@ -97,11 +112,13 @@ class _Removal:
         staying = [manifest for manifest in listed if manifest.id not in gone]
         stay = {manifest.id for manifest in staying}
         needed = {ref.key for manifest in staying for archive in manifest.archives for ref in archive.objects}
+        idle = set(self.outline.standings.idle)
+        forget_records(self.repository, gone)
         doomed = {
             key: size
             for part in (self.outline.only_theirs, self.outline.garbage, self.outline.leftovers)
             for key, size in part.items()
-            if key not in needed and layout.drilled_snapshot(key) not in stay
+            if key not in needed and (key in idle or layout.recorded_snapshot(key) not in stay)
         }
         removed = self._delete_all(doomed)
         return Pruned(

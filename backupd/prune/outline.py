@@ -11,7 +11,7 @@ from backupd.errors import BackupdError
 from backupd.model import ObjectInfo
 from backupd.prune.locked import held_back, locked_keys
 from backupd.prune.rules import Rules, Verdict, judge, named
-from backupd.repository import Manifest, Repository, layout, proven
+from backupd.repository import Manifest, Repository, Standings, layout, proven, standings
 
 _WITHDRAWN_FOR = timedelta(days=30)
 """How long a key stays taken from a holder who may yet wake up. Until then it costs 20 bytes."""
@@ -43,7 +43,8 @@ class Outline:
     `unreadable` are the ids of manifests that can't be read, `damage` what is wrong with them; those of `dropped`
     were named, and go. `only_theirs` are objects that only snapshots which go have needed, `garbage` those that no
     snapshot refers to, past the grace period, and `leftovers` small things without a meaning. All are bytes by key,
-    as the store lists them. `young` counts objects without a snapshot that are within the grace period.
+    as the store lists them. `young` counts objects without a snapshot that are within the grace period. `standings`
+    has what checks and drills have said of the snapshots.
 
     `locked` are the keys that would go, and until when the store's lock keeps them; `held` the ids of the snapshots
     that stay whole for that time, because something that only they need is locked.
@@ -59,6 +60,7 @@ class Outline:
     garbage: Mapping[str, int]
     leftovers: Mapping[str, int]
     young: int
+    standings: Standings
     locked: Mapping[str, datetime] = field(default_factory=dict)
     held: Mapping[str, datetime] = field(default_factory=dict)
 
@@ -104,7 +106,8 @@ def outline(
     withdrawn = {id_ for id_ in ids if _is_withdrawn(objects.get(layout.snapshot(id_)))}
     unreadable = {id_ for id_ in ids - withdrawn - {found.id for found in manifests} if layout.snapshot(id_) in objects}
     good = proven(repository, state) if request.rules.ask_for_proven and not request.ids else ()
-    verdicts = _verdicts(manifests, request, now, good)
+    known = standings(repository, filter(layout.recorded_snapshot, objects))
+    verdicts = _verdicts(manifests, request, now, good, known)
     kept = _needed(verdict.snapshot for verdict in verdicts if verdict.keep)
     going = _needed(verdict.snapshot for verdict in verdicts if not verdict.keep) - kept
     strays = [info for key, info in objects.items() if layout.is_of_archive(key) and key not in kept | going]
@@ -114,6 +117,7 @@ def outline(
     dropped = unreadable & request.ids
     staying = {verdict.snapshot.id for verdict in verdicts if verdict.keep} | (unreadable - dropped)
     leftovers = _leftovers(objects.values(), withdrawn, staying, cutoff, store_now)
+    leftovers |= {key: objects[key].size for key in known.idle if key in objects}
     mine = {layout.snapshot(id_) for id_ in {manifest.id for manifest in doomed} | dropped}
     locked = locked_keys(repository.store, mine | (going & objects.keys()) | garbage.keys() | leftovers.keys())
     held = held_back(doomed, locked, kept)
@@ -128,9 +132,10 @@ def outline(
         only_theirs={key: objects[key].size for key in going if key in objects},
         garbage=_without(garbage, locked),
         leftovers={
-            key: size for key, size in _without(leftovers, locked).items() if layout.drilled_snapshot(key) not in held
+            key: size for key, size in _without(leftovers, locked).items() if layout.recorded_snapshot(key) not in held
         },
         young=sum(not _is_older(info, cutoff) for info in strays),
+        standings=known,
         locked=locked,
         held=held,
     )
@@ -159,11 +164,11 @@ def _without(sizes: Mapping[str, int], locked: Mapping[str, datetime]) -> dict[s
 
 
 def _verdicts(
-    manifests: Sequence[Manifest], request: PruneRequest, now: datetime, good: Collection[str]
+    manifests: Sequence[Manifest], request: PruneRequest, now: datetime, good: Collection[str], known: Standings
 ) -> list[Verdict]:
     if request.ids:
         return named(manifests, request.ids)
-    verdicts = judge(manifests, request.rules, now, good)
+    verdicts = judge(manifests, request.rules, now, good, known.damaged)
     if request.plan is None:
         return verdicts
     return [
@@ -177,9 +182,9 @@ def _needed(manifests: Iterable[Manifest]) -> set[str]:
 
 
 def _is_of_no_snapshot(key: str, staying: set[str]) -> bool:
-    """Whether it is the record of a drill whose snapshot is no more, or goes. None is made of one that is yet to be."""
-    drilled = layout.drilled_snapshot(key)
-    return drilled is not None and drilled not in staying
+    """Whether it is a record of a snapshot that is no more, or goes. None is made of one that is yet to be."""
+    recorded = layout.recorded_snapshot(key)
+    return recorded is not None and recorded not in staying
 
 
 def _is_withdrawn(info: ObjectInfo | None) -> bool:

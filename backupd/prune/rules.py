@@ -31,18 +31,31 @@ class Rules:
         return any(policy is not None and policy.asks_for_proven for policy, _ in self.plans.values())
 
 
-def judge(manifests: Sequence[Manifest], rules: Rules, now: datetime, proven: Collection[str] = ()) -> list[Verdict]:
+def judge(
+    manifests: Sequence[Manifest],
+    rules: Rules,
+    now: datetime,
+    proven: Collection[str] = (),
+    damaged: Collection[str] = (),
+) -> list[Verdict]:
     """A verdict on every snapshot, newest first; `proven` are the ids of those that a drill found to be good.
 
     Imports are kept until they are named. So are snapshots of plans that have no policy, or that nobody knows any more.
-    Whatever the rules say, the newest snapshot of every volume is kept.
+    Whatever the rules say, the newest snapshot of every volume is kept. Those with the ids of `damaged` are kept until
+    they are named, and take nobody's place.
     """
     verdicts: list[Verdict] = []
-    for plan in sorted({manifest.plan for manifest in manifests}):
-        own = [manifest for manifest in manifests if manifest.plan == plan]
+    sound = [manifest for manifest in manifests if manifest.id not in damaged]
+    for plan in sorted({manifest.plan for manifest in sound}):
+        own = [manifest for manifest in sound if manifest.plan == plan]
         verdicts += _of_plan(plan, own, rules, now, proven)
-    verdicts.sort(key=lambda verdict: (verdict.snapshot.time, verdict.snapshot.id), reverse=True)
-    return _with_the_newest(verdicts)
+    verdicts = _with_the_newest(_newest_first(verdicts))
+    spoilt = (manifest for manifest in manifests if manifest.id in damaged)
+    return _newest_first([*verdicts, *_kept(spoilt, "damaged: kept until it is mended or named")])
+
+
+def _newest_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    return sorted(verdicts, key=lambda verdict: (verdict.snapshot.time, verdict.snapshot.id), reverse=True)
 
 
 def named(manifests: Iterable[Manifest], ids: Collection[str]) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """How documents are stored: JSON that a person can read, signed, and sealed with a hash of itself (docs/FORMAT.md).
 
 { …,
- "signer": "<Ed25519 public key>",       manifests only, and only where a signature was asked for
+ "signer": "<Ed25519 public key>",       only where a signature was asked for
  "signature": "<under all bytes before the comma>",
  "blake3": "<of all bytes before the comma>"
 }
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from blake3 import blake3
 
-from backupd.crypto import Identities, Recipients, SigningKey
+from backupd.crypto import RECORD_CONTEXT, Identities, Recipients, SigningKey
 from backupd.errors import IntegrityError, RepositoryError
 from backupd.malformed import MALFORMED
+from backupd.repository.checkrecord import CheckRecord
 from backupd.repository.drillrecord import DrillRecord
 from backupd.repository.manifest import FORMAT, HIDDEN, Encryption, Manifest, RepositoryConfig
 
@@ -49,7 +50,9 @@ class Signature(NamedTuple):
     message: bytes
 
 
-def encode(document: RepositoryConfig | Manifest | DrillRecord, signer: SigningKey | None = None) -> bytes:
+def encode(
+    document: RepositoryConfig | Manifest | DrillRecord | CheckRecord, signer: SigningKey | None = None
+) -> bytes:
     """As stored. A manifest with recipients has its private part encrypted for them, whatever it says of a format."""
     if isinstance(document, Manifest) and document.encryption is not None:
         plain = msgspec.json.encode(_with_private_part(document, document.encryption.recipients))
@@ -58,7 +61,8 @@ def encode(document: RepositoryConfig | Manifest | DrillRecord, signer: SigningK
     body = msgspec.json.format(plain, indent=1).removesuffix(b"\n}")
     if signer is not None:
         body += b',\n "signer": "%b"' % signer.public.encode()
-        body += b',\n "signature": "%b"' % signer.sign(body).encode()
+        signature = signer.sign(body) if isinstance(document, Manifest) else signer.sign(body, RECORD_CONTEXT)
+        body += b',\n "signature": "%b"' % signature.encode()
     return _sealed(body)
 
 
@@ -84,7 +88,7 @@ def signature_of(data: bytes) -> Signature | None:
     return found and Signature(found[1].decode(), found[2].decode(), data[: end - _SIGNED_UP_TO])
 
 
-_T = TypeVar("_T", RepositoryConfig, Manifest, DrillRecord)
+_T = TypeVar("_T", RepositoryConfig, Manifest, DrillRecord, CheckRecord)
 
 
 class _Versioned(msgspec.Struct):
@@ -95,7 +99,7 @@ class _Versioned(msgspec.Struct):
 # whose threads do that at the same time dies of a segmentation fault (msgspec 0.22).
 _VERSION = msgspec.json.Decoder(_Versioned)
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (RepositoryConfig, Manifest, DrillRecord)
+    kind: msgspec.json.Decoder(kind) for kind in (RepositoryConfig, Manifest, DrillRecord, CheckRecord)
 }
 _TREE: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 

@@ -8,6 +8,7 @@ CONFIG = "backupd.json"
 SNAPSHOTS = "snapshots/"
 ARCHIVES = "archives/"
 DRILLS = "drills/"
+CHECKS = "checks/"
 LEASES = "leases/"
 PROBES = "probe/"
 SEALED = ".age"
@@ -20,6 +21,7 @@ _ID = re.compile(r"[0-9a-f]{8,64}")
 _SNAPSHOT = re.compile(rf"{SNAPSHOTS}({_ID.pattern})\.json")
 _OF_ARCHIVE = re.compile(rf"{ARCHIVES}[a-z0-9][a-z0-9_.-]{{0,62}}/{_ID.pattern}(-[0-9]{{1,9}})?(\.[a-z0-9]+)+")
 _DRILL = re.compile(rf"{DRILLS}({_ID.pattern})/[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]+\.json")
+_CHECK = re.compile(rf"{CHECKS}({_ID.pattern})/[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]+\.json")
 _LEASE = re.compile(rf"{LEASES}({_ID.pattern})\.([0-9]{{1,9}})\.json")
 
 
@@ -80,6 +82,27 @@ def drilled_snapshot(key: str) -> str | None:
     """The snapshot whose drill record has that key; None for any other key."""
     match = _DRILL.fullmatch(key)
     return match and match[1]
+
+
+def checks_of(snapshot_id: str) -> str:
+    """What the keys of all check records of a snapshot begin with; they go with the snapshot."""
+    return f"{CHECKS}{snapshot_id}/"
+
+
+def check(snapshot_id: str, check_id: str) -> str:
+    """The record of a check. Ids begin with a time, so that keys sort by it."""
+    return f"{checks_of(snapshot_id)}{check_id}.json"
+
+
+def checked_snapshot(key: str) -> str | None:
+    """The snapshot whose check record has that key; None for any other key."""
+    match = _CHECK.fullmatch(key)
+    return match and match[1]
+
+
+def recorded_snapshot(key: str) -> str | None:
+    """The snapshot that a record, of a drill or of a check, is about; None for any other key."""
+    return drilled_snapshot(key) or checked_snapshot(key)
 
 
 def lease(lease_id: str, number: int) -> str:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
+from typing import Self
 
-from backupd.archive import (
-    ArchiveReader,
-    ChunkerParameters,
-    ChunkRef,
-    Codec,
-    Index,
-    Member,
-    SealedCodec,
-    codec_of,
-    read_file_list,
-)
-from backupd.crypto import Identities
+from backupd.archive import ChunkerParameters
 from backupd.errors import (
     BackupdError,
-    IntegrityError,
-    KeyMissing,
     NoRepository,
     ObjectExists,
     ObjectNotFound,
@@ -32,16 +19,15 @@ from backupd.errors import (
 from backupd.ports import Store
 from backupd.repository import layout
 from backupd.repository.documents import decode, encode, opened
-from backupd.repository.manifest import Archive, Encryption, Manifest, ObjectRef, RepositoryConfig
+from backupd.repository.elsewhere import Elsewhere
+from backupd.repository.manifest import Encryption, Manifest, RepositoryConfig
 from backupd.repository.manifests import Manifests
-from backupd.repository.objects import read_checked, read_pieces
+from backupd.repository.reading import Reading
 from backupd.security import Security
 
-_PARALLEL_READS = 8
 
-
-class Repository:
-    """The objects of docs/FORMAT.md over one store. `open` and `create` make one."""
+class Repository(Reading):
+    """The objects of docs/FORMAT.md over one store. `open` and `open_or_create` make one."""
 
     def __init__(
         self,
@@ -49,11 +35,10 @@ class Repository:
         config: RepositoryConfig,
         threads: int,
         security: Security = Security(),  # noqa: B008
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        self.store = store
+        super().__init__(store, threads, security, elsewhere)
         self.config = config
-        self.threads = threads
-        self.security = security
         self._manifests = Manifests(store, config.id, security.trust)
 
     @classmethod
@@ -128,10 +113,12 @@ class Repository:
         found = self._manifests.survey()
         return found.manifests, [*found.damaged, *(problem for _, problem in found.missing)]
 
-    def resolve(self, name: str, holding: Collection[str] = ()) -> Manifest:
+    def resolve(
+        self, name: str, holding: Collection[str] = (), unfit: Callable[[Manifest], bool] = lambda _: False
+    ) -> Manifest:
         """The snapshot that an id, an unambiguous prefix or `latest` names: the newest that a plan has taken.
 
-        `latest` is the newest that holds all volumes of `holding`, if there is one.
+        `latest` is the newest that holds all volumes of `holding` and is not `unfit`, as far as there is one.
         """
         if name == "latest":
             found = self._manifests.survey()
@@ -145,7 +132,8 @@ class Repository:
                 raise SnapshotNotFound(
                     f"store {self.store.name} has no snapshot yet", hint="`backupd backup` takes one"
                 )
-            return next((manifest for manifest in taken if all(map(manifest.archive, holding))), taken[0])
+            wanted = [manifest for manifest in taken if all(map(manifest.archive, holding))] or taken[:1]
+            return next((manifest for manifest in wanted if not unfit(manifest)), wanted[0])
         matches = sorted(known for known in self.snapshot_ids() if known.startswith(name.lower()))
         if not name or not matches:
             raise SnapshotNotFound(f"store {self.store.name} has no snapshot {name!r}")
@@ -156,25 +144,15 @@ class Repository:
             )
         return self.load(matches[0])
 
-    def check(self, refs: Iterable[ObjectRef]) -> None:
-        """Look every object up; IntegrityError for the first that is missing or not of its size."""
-        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-            for problem in pool.map(self.problem_with, refs):
-                if problem is not None:
-                    raise IntegrityError(f"{self.store.name}: {problem}")
-
-    def problem_with(self, ref: ObjectRef) -> str | None:
-        """What the store says against an object: that it is missing, or not of its size. None if all is well."""
-        try:
-            size = self.store.stat(ref.key).size
-        except ObjectNotFound:
-            return f"{ref.key} is missing"
-        return None if size == ref.size else f"{ref.key} has {size} bytes instead of {ref.size}"
-
-    def encrypting_like(self, manifest: Manifest) -> Repository:
+    def encrypting_like(self, manifest: Manifest) -> Self:
         """The same; what is written where nothing is configured is for those who can read that snapshot."""
         keys = manifest.encryption.recipients if manifest.encryption else []
-        return Repository(self.store, self.config, self.threads, self.security.at_least_for(keys))
+        security = self.security.at_least_for(keys)
+        return type(self)(self.store, self.config, self.threads, security, self.elsewhere)
+
+    def helped_by(self, elsewhere: Elsewhere | None) -> Self:
+        """The same; what its store can't give of an archive is read there. None: nowhere."""
+        return type(self)(self.store, self.config, self.threads, self.security, elsewhere)
 
     @property
     def encryption(self) -> Encryption | None:
@@ -199,85 +177,3 @@ class Repository:
     def opened(self, manifest: Manifest) -> Manifest:
         """The manifest with its private part; KeyMissing if there is no key for it."""
         return opened(manifest, self.security.identities()) if manifest.hidden else manifest
-
-    def readable(self, archive: Archive) -> bool:
-        """Whether an archive can be read, as far as one can tell without trying: it is clear, or there is a key."""
-        return self.security.has_identity or not layout.is_sealed(archive.index.key)
-
-    def index(self, archive: Archive, *, cached: bool = False) -> Index:
-        """The index of an archive, fetched and checked whole (some 16 MB for 1 TB) before a line of it is used.
-
-        `cached`: a copy that this machine has kept of an encrypted one will do.
-        """
-        name = f"{self.store.name}: {archive.index.key}"
-        sealed = layout.is_sealed(archive.index.key)
-        if sealed and cached and self.security.indexes is not None:
-            kept = self.security.indexes.get(archive.volume, archive.index.blake3)
-            if kept is not None:
-                return Index([kept], f"the kept copy of {name}")
-        identities = self.security.identities() if sealed else None
-        data = read_checked(self.store, archive.index)
-        return Index([identities.decrypt(data, name) if identities else data], name)
-
-    def files(self, archive: Archive) -> Iterator[Member]:
-        """The file list of an archive, streamed. Damage surfaces at the latest when it has been read to its end."""
-        name = f"{self.store.name}: {archive.files.key}"
-        if not layout.is_sealed(archive.files.key):
-            return read_file_list(read_pieces(self.store, archive.files), name)
-        return self._opened_files(archive, self.security.identities(), name)
-
-    def _opened_files(self, archive: Archive, identities: Identities, name: str) -> Iterator[Member]:
-        try:
-            yield from read_file_list(identities.stream(read_pieces(self.store, archive.files), name), name)
-        except KeyMissing:
-            for _ in read_pieces(self.store, archive.files):  # a damaged head, too, seems to be for other keys
-                pass
-            raise
-
-    def _codec(self, key: str) -> Codec:
-        if not layout.is_sealed(key):
-            return codec_of(key)
-        return SealedCodec(codec_of(key.removesuffix(layout.SEALED)), unseal=self.security.identities().decrypt_frame)
-
-    def reader(
-        self, archive: Archive, keys: Sequence[str], fetched: Callable[[str, int, bytes], None] | None = None
-    ) -> ArchiveReader:
-        """A reader of chunks; `keys` are the data objects that the index's numbers refer to.
-
-        `fetched` is told key, offset and content of every piece that was read of a data object, by several threads.
-        """
-        codecs: dict[str, Codec] = {key: self._codec(key) for key in keys}
-
-        def fetch(number: int, offset: int, size: int) -> bytes:
-            try:
-                stored = self.store.read(keys[number], offset, size)
-            except ObjectNotFound as exc:
-                raise IntegrityError(f"{self.store.name}: {keys[number]} is missing") from exc
-            if fetched is not None:
-                fetched(keys[number], offset, stored)
-            return stored
-
-        return ArchiveReader(
-            fetch,
-            lambda number: codecs[keys[number]],
-            name=f"{self.store.name}: {archive.volume}",
-            threads=self.threads,
-        )
-
-    def tar(self, archive: Archive) -> Iterator[bytes | memoryview]:
-        """The whole tar stream of an archive, every chunk checked; IntegrityError if it is not of the right length."""
-        index = self.index(archive)
-        size = 0
-        for chunk in self.reader(archive, index.archives).chunks(self.checked(index, archive)):
-            size += len(chunk)
-            yield chunk
-        if size != archive.plain_size:
-            raise IntegrityError(f"{self.store.name}: {archive.index.key} does not describe all of the stream")
-
-    def checked(self, index: Index, archive: Archive) -> Iterator[ChunkRef]:
-        """The index, as long as it keeps to the data objects and sizes of the manifest."""
-        sizes = {ref.key: ref.size for ref in archive.needs}
-        for ref in index:
-            if ref.offset + ref.stored_size > sizes.get(index.archives[ref.archive], 0):
-                raise IntegrityError(f"{self.store.name}: {archive.index.key} points outside of the archives it needs")
-            yield ref

@@ -100,7 +100,8 @@ def stage(step: Step, repository: Repository, runtime: Runtime) -> Sequence[str]
     finally:
         runtime.progress.end()
     swap.ready(step.selection.paths if step.selection else ())
-    return report.warnings
+    helped = repository.elsewhere.summary() if repository.elsewhere is not None else []
+    return [*report.warnings, *(f"{step.archive.volume}: {text}" for text in helped)]
 
 
 def _extract(step: Step, repository: Repository, runtime: Runtime, sink: TarInput) -> None:
@@ -126,6 +127,7 @@ def _safety_snapshot(
     runtime.progress.note("taking a safety snapshot of what is there now (--no-safety-snapshot skips it)")
     specs = tuple(_spec_of(step) for step in targets)
     try:
+        repository = repository.helped_by(None)  # a new snapshot leans on what its own store has
         with runtime.leases(repository.store).shared("safety snapshot before a restore") as lease:
             manifest = take_snapshot(Plan(SAFETY_PLAN, specs, ()), runtime, repository, lease, "safety", locked=True)
         if manifest.failures:

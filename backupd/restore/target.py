@@ -88,7 +88,7 @@ def plan_restore(
         raise UsageError(f"--into takes one volume, and {len(archives)} would be restored", hint="name one of them")
     steps = []
     for archive in archives:
-        repository.check(archive.objects)
+        repository.check_reachable(archive.objects)
         # A safety snapshot may be of another volume than its name says (--into): it goes back to where it was taken.
         spec = request.into or (None if manifest.reason == "safety" else configured.get(archive.volume))
         target = _target(spec, archive, runtime.engine)

@@ -18,7 +18,17 @@ from backupd.archive.index import IndexHeader
 from backupd.archive.member import Member
 from backupd.browse import cat
 from backupd.model import Tool, Volume, VolumeSpec
-from backupd.repository import Archive, Base, Failure, Manifest, ObjectRef, Repository, RepositoryConfig
+from backupd.repository import (
+    Archive,
+    Base,
+    CheckRecord,
+    Failure,
+    Manifest,
+    ObjectRef,
+    Repository,
+    RepositoryConfig,
+    VolumeCheck,
+)
 from backupd.restore import RestoreRequest, plan_restore, restore
 from backupd.stores.local import LocalStore
 from backupd.verify import Verifier
@@ -103,6 +113,8 @@ def test_full_archives_are_ordinary_tars(repository: Repository, tmp_path: Path)
     [
         RepositoryConfig,
         ChunkerParameters,
+        CheckRecord,
+        VolumeCheck,
         Manifest,
         Archive,
         Base,

@@ -22,6 +22,7 @@ from backupd.recovery import GUIDE, SCRIPT, install
 from backupd.repository import Repository
 from backupd.stores.local import LocalStore
 from backupd.stores.memory import MemoryStore
+from backupd.verify import Finding, Look, keep_findings
 from tests.golden.make_format_1 import jsonable
 from tests.golden.make_format_2 import PASSPHRASE
 from tests.golden.test_format_1 import comparable
@@ -155,6 +156,12 @@ def test_from_the_repository_itself(tmp_path: Path) -> None:
         file.write(os.urandom(1 << 20))
     second = place.backup().manifest
     assert not second.archives[0].full
+    # Records of drills and checks, and what a later version may put beside them, are nothing to it.
+    keep_findings(
+        place.repository(), second, [Finding(second.id, "data")], Look(place.clock.now(), "sizes"), place.runtime
+    )
+    for key in (f"drills/{second.id}/20261101T030000Z-00000000.json", "later/thing", f"snapshots/{second.id}.later"):
+        place.stores[0].put(key, b"whatever")
     (tmp_path / "key").write_text(key.secret)
     program = tmp_path / "store" / SCRIPT
     assert program.read_bytes() == PROGRAM.read_bytes()

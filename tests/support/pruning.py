@@ -128,8 +128,13 @@ def check_all_that_is_listed(store: Store) -> list[str]:
 
 
 def unreferenced(store: Store) -> list[str]:
-    """Keys that no snapshot needs; withdrawn ones are not among them."""
+    """Keys that no snapshot needs; withdrawn ones are not among them, nor records of snapshots that are there."""
     manifests, _ = Repository.open(store, threads=2).snapshots()
     needed = {ref.key for manifest in manifests for archive in manifest.archives for ref in archive.objects}
     needed |= {layout.CONFIG} | {layout.snapshot(manifest.id) for manifest in manifests}
-    return [key for key, data in stored(store).items() if key not in needed and data != layout.WITHDRAWN]
+    ids = {manifest.id for manifest in manifests}
+    return [
+        key
+        for key, data in stored(store).items()
+        if key not in needed and data != layout.WITHDRAWN and layout.recorded_snapshot(key) not in ids
+    ]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import tarfile
 from base64 import b64decode, b64encode
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from backupd.backup import open_or_create
 from backupd.browse import cat
 from backupd.errors import IntegrityError, KeyMissing, RepositoryError
+from backupd.model import Volume
 from backupd.repository import HIDDEN, Manifest, Repository
 from backupd.repository.documents import decode, encode
 from backupd.repository.manifest import Encryption
@@ -20,7 +23,7 @@ from backupd.restore import RestoreRequest, plan_restore, restore
 from backupd.security import Security
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import export_tar, import_tar
-from backupd.verify import Verifier
+from backupd.verify import Finding, Look, Verifier, VerifyRequest, keep_findings, verify
 from tests.support.keys import Machine, Pair, pair, use
 from tests.support.runtime import Place, RecordingProgress, put, stored
 
@@ -64,6 +67,38 @@ def test_nothing_sensitive_is_in_the_clear(place: Place) -> None:
         assert digest.encode() not in content
         assert bytes.fromhex(digest) not in content
     assert all(key.endswith(".age") for key in stored(place.stores[0]) if key.startswith("archives/"))
+
+
+def test_nothing_sensitive_is_in_the_clear_of_imports_and_checks_either(place: Place, tmp_path: Path) -> None:
+    """All that a manifest can hold, and records of checks that found something to say, names of files among it."""
+    secrets = {"label": "value-of-a-label", "option": "value-of-an-option", "source": "name-of-the-docker-volume"}
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(place.root(), ".")
+    source = Volume(
+        name="data",
+        kind="volume",
+        source=secrets["source"],
+        options={"o": secrets["option"]},
+        labels={"l": secrets["label"]},
+    )
+    repository = open_or_create(place.stores[0], place.runtime)
+    manifest = import_tar(tmp_path / "x.tar", source, repository, place.runtime, allow_links=True)
+    ref = manifest.archives[0].files
+    data = place.stores[0].read(ref.key)
+    put(place.stores[0], ref.key, data[:-1] + bytes([data[-1] ^ 1]))
+    holding = use(place, Machine(place.base / "state").security([KEY.public], KEY)).runtime
+    assert verify(place.stores, VerifyRequest(fraction=1.0), holding, random.Random(0)).problems
+    keep_findings(
+        place.repository(), manifest, [Finding(manifest.id, "data", problem=f"{SECRET_NAME} is gone")],
+        Look(place.clock.now(), "data", 1.0), place.runtime,
+    )  # fmt: skip
+    assert [key for key in stored(place.stores[0]) if key.startswith("checks/")]
+    for key, content in stored(place.stores[0]).items():
+        for secret in (SECRET_NAME, SECRET_TEXT, "testhost", str(tmp_path), *secrets.values()):
+            forms = secret.encode(), b64encode(secret.encode()).rstrip(b"=")[:-1], secret.encode().hex().encode()
+            assert not [form for form in forms if form in key.encode() + content], (key, secret)
+    opened = place.repository().opened(place.repository().load(manifest.id))
+    assert opened.archives[0].source == source, "it was there to be found"
 
 
 def test_without_the_secret_key(place: Place) -> None:

@@ -18,6 +18,7 @@ from backupd.ports import TarOutput
 from backupd.repository import layout
 from backupd.repository.documents import encode
 from backupd.stores.memory import MemoryStore
+from backupd.verify import Finding, Look, keep_findings
 from tests.support.faulty_store import FaultyStore
 from tests.support.runtime import Place, RecordingProgress, fill, put, stored
 from tools.fingerprint import fingerprint
@@ -307,3 +308,13 @@ def test_newer_repository(place: Place) -> None:
     put(place.stores[0], "backupd.json", encode(msgspec.structs.replace(config, format=3)))
     with pytest.raises(RepositoryError, match="format 3"):
         back_up(place.plan, place.runtime, place.stores)
+
+
+def test_nothing_is_built_upon_what_a_check_has_found_damaged(place: Place) -> None:
+    first = place.backup().manifest
+    finding = Finding(first.id, "data", problem="rotten")
+    keep_findings(place.repository(), first, [finding], Look(place.clock.now(), "data", 1.0), place.runtime)
+    second = place.backup().manifest
+    assert second.archives[0].full
+    assert any("starting anew: the check of 2026-11-01" in note for note in place.notes)
+    assert not place.backup().manifest.archives[0].full
