@@ -71,9 +71,15 @@ class Verified:
         """IntegrityError if anything is damaged; else the error of a store, PartialFailure if others were checked."""
         if count := len(self.problems):
             whole = ", ".join(one.store for one in self.stores if not (one.problems or one.error or one.absent))
-            hint = f"`backupd verify --repair` mends what another store holds (whole: {whole})" if whole else None
+            hint = "no other store is whole: `backupd verify --repair` mends what any of them holds"
+            if whole:
+                hint = f"`backupd verify --repair` mends what another store holds (whole: {whole})"
+            elif len(self.stores) == 1:
+                hint = (
+                    "if another store holds it, `backupd verify --repair` brings it back, and a restore reads it there"
+                )
             noun = "problem" if count == 1 else "problems"
-            raise IntegrityError(f"{count} {noun} found", hint=hint or "no other store is whole")
+            raise IntegrityError(f"{count} {noun} found", hint=hint)
         errors = [one.error for one in self.stores if one.error is not None]
         if errors and len(errors) < sum(not one.absent for one in self.stores):
             raise PartialFailure(str(errors[0]), hint=errors[0].hint)

@@ -58,7 +58,7 @@ def test_a_day_of_damage(cli: Cli, volume: Path, tmp_path: Path) -> None:
     flip(two, len(whole) - 3_000)
     (volume / "small").write_text("changed\n")
     for store in ("one", "two"):
-        assert "is not what was" in cli.run("verify", "--read-data", "--store", store, code=13).stdout
+        assert "damaged" in cli.run("verify", "--read-data", "--store", store, code=13).stdout
         assert of(cli, first, store) == "damaged"
         assert "damaged" in cli.error("restore", first, "--yes", "--no-safety-snapshot", "--store", store, code=13)
     assert "DAMAGED, all data" in cli.run("list").stdout
@@ -80,6 +80,7 @@ def test_a_day_of_damage(cli: Cli, volume: Path, tmp_path: Path) -> None:
 
 
 def test_repair_and_latest(cli: Cli, volume: Path, tmp_path: Path) -> None:
+    cli.run("backup")  # the one that prune would remove
     first = cli.json("backup")["snapshot"]["id"]
     (volume / "more").write_bytes(os.urandom(3_000_000))
     second = cli.json("backup")["snapshot"]["id"]
