@@ -34,11 +34,13 @@ def look_at_repository(store: Store, runtime: Runtime, seen: list[Held]) -> Iter
     """Whether it opens, is the one that it was, and has good manifests; what it holds is added to `seen`."""
     subject = f"store {store.name}"
     opened = open_repository(store, runtime)
+    known = KnownRepositories(runtime.state)
     if isinstance(opened, Result):
-        yield opened
         seen.append(Held(store.name, ()))
+        known.check(store.name, None)  # one that was there and is gone is no note
+        yield opened
         return
-    KnownRepositories(runtime.state).check(store.name, opened.config.id)
+    known.check(store.name, opened.config.id)
     manifests, damage = opened.snapshots()
     seen.append(Held(store.name, tuple(manifests)))
     for problem in damage:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from backupd.facts import BucketFacts
 from backupd.model import LockPolicy
@@ -255,3 +259,84 @@ def test_a_bucket_that_is_not_there_and_a_wrong_key(
     shown = cli.run("doctor", "-q", code=1).stdout
     assert "the secret access key does not belong to the access key id" in shown
     assert "wrong-secret" not in shown
+
+
+def hide_everything(server: S3Server, cli: Cli) -> int:
+    """What ransomware does with the daemon's credentials: delete all, for good where it can. How many were there."""
+    prefix = json.loads(cli.run("config", "show", "--json").stdout)["stores"]["offsite"]["prefix"]
+    with closing(server.client()) as client:
+        pages = client.get_paginator("list_object_versions").paginate(Bucket=server.bucket, Prefix=f"{prefix}/")
+        versions = [version for page in pages for version in page.get("Versions", ())]
+        for version in versions:
+            with contextlib.suppress(ClientError):
+                client.delete_object(Bucket=server.bucket, Key=version["Key"], VersionId=version["VersionId"])
+            client.delete_object(Bucket=server.bucket, Key=version["Key"])
+            client.put_object(Bucket=server.bucket, Key=version["Key"], Body=b"pay")
+            client.delete_object(Bucket=server.bucket, Key=version["Key"])
+        assert "Contents" not in client.list_objects_v2(Bucket=server.bucket, Prefix=f"{prefix}/")
+        return len(versions)
+
+
+def bring_back(server: S3Server, prefix: str) -> None:
+    """As docs/immutability.md says: remove what was put on top of what is locked."""
+    with closing(server.client()) as client:
+        listed = client.list_object_versions(Bucket=server.bucket, Prefix=f"{prefix}/")
+        assert not listed["IsTruncated"]
+        locked = set()
+        for version in listed["Versions"]:
+            found = client.head_object(Bucket=server.bucket, Key=version["Key"], VersionId=version["VersionId"])
+            if found.get("ObjectLockMode"):
+                locked.add(version["VersionId"])
+        for entry in [*listed["Versions"], *listed["DeleteMarkers"]]:
+            if entry["VersionId"] not in locked:
+                client.delete_object(Bucket=server.bucket, Key=entry["Key"], VersionId=entry["VersionId"])
+
+
+def test_an_attack_with_the_daemons_credentials(
+    make_cli: Callable[..., Cli], volume: Path, seaweedfs_s3: S3Server
+) -> None:
+    server = limited(seaweedfs_s3.locking())
+    cli = cli_on(make_cli, volume, server, object_lock={"mode": "compliance", "duration": "30d"})
+    taken = cli.json("backup")["snapshot"]["id"]
+    assert hide_everything(server, cli) > 4
+    assert "✗ store offsite: store offsite held the repository" in cli.run("doctor", code=1).stdout
+    prefix = json.loads(cli.run("config", "show", "--json").stdout)["stores"]["offsite"]["prefix"]
+    bring_back(seaweedfs_s3.locking(), prefix)
+    assert [snapshot["id"] for snapshot in cli.json("list")["snapshots"]] == [taken]
+    assert cli.json("verify", "--read-data")["problems"] == []
+
+
+def test_room_comes_back_when_locks_have_ended(
+    make_cli: Callable[..., Cli], volume: Path, seaweedfs_s3: S3Server
+) -> None:
+    lock = {"mode": "compliance", "duration": "4s"}
+    cli = cli_on(make_cli, volume, limited(seaweedfs_s3.locking()), object_lock=lock, purge_versions=True)
+    cli.environment["BACKUPD_PRUNE__GRACE"] = "1s"
+    cli.environment["BACKUPD_PLANS__NIGHTLY__FULL_EVERY"] = "always"
+    cli.run("backup")
+    (volume / "file").write_bytes(os.urandom(50_000))
+    last = cli.json("backup")["snapshot"]["id"]
+    time.sleep(6)
+    first = cli.json("prune")["stores"][0]
+    assert len(first["removed"]["snapshots"]) == 1
+    time.sleep(2)
+    second = cli.json("prune")["stores"][0]["old_versions"]
+    assert first["old_versions"]["purged_bytes"] + second["purged_bytes"] >= first["removed"]["bytes"] > 0
+    assert [snapshot["id"] for snapshot in cli.json("list")["snapshots"]] == [last]
+
+
+def test_credentials_that_may_not_delete(
+    make_cli: Callable[..., Cli], volume: Path, seaweedfs_s3: S3Server, denying: Callable[..., None]
+) -> None:
+    """By a policy of a real server: backups work, and prune says what it left."""
+    server = replace(seaweedfs_s3, bucket=seaweedfs_s3.make_bucket("doctor-prune-denied"))
+    denying(server, "s3:DeleteObject")
+    cli = cli_on(make_cli, volume, limited(server))
+    first = cli.json("backup")["snapshot"]["id"]
+    (volume / "file").write_bytes(b"z" * 50_000)
+    cli.run("backup")
+    assert "prune can remove nothing here" in said(cli.json("doctor"), "note")
+    document = cli.json("prune", code=3)["stores"][0]
+    assert f"snapshots/{first}.json" in document["left"]
+    assert document["removed"]["snapshots"] == []
+    assert len(cli.json("list")["snapshots"]) == 2

@@ -133,16 +133,22 @@ class S3Store:
 
     def locks(self) -> S3Locks | None:
         """Object lock: there is none without versions. One that is asked for is never passed over in silence."""
-        return S3Locks(self._bucket) if self._options.lock or self._probe().versioned else None
+        return S3Locks(self._bucket) if self._options.lock or self._is_versioned() else None
 
     def versions(self) -> S3Versions | None:
         """The bucket's old versions; None if it keeps none."""
-        return S3Versions(self._bucket) if self._probe().versioned else None
+        return S3Versions(self._bucket) if self._is_versioned() else None
 
     def close(self) -> None:
         """Wait for requests under way, then let go of threads and connections."""
         self._pool.shutdown(cancel_futures=True)
         self._bucket.close()
+
+    def _is_versioned(self) -> bool:
+        try:
+            return self._probe().versioned
+        except StoreDenied:  # who may not write can't find out, and needs it to delete only
+            return False
 
     def _probe(self) -> Capabilities:
         with self._lock:

@@ -197,6 +197,12 @@ def test_a_repository_that_is_another_one_is_an_error(place: Place) -> None:
     assert any("held the repository" in text for text in said(findings(place), "error"))
 
 
+def test_a_repository_that_is_gone_is_an_error(place: Place) -> None:
+    place.backup()
+    place.stores = [MemoryStore("local")]
+    assert any("now holds none" in text for text in said(findings(place), "error"))
+
+
 def levels(results: Iterator[Result]) -> list[tuple[Level, str]]:
     return [(result.level, result.text) for result in results]
 
