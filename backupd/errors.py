@@ -109,6 +109,10 @@ class LockedError(BackupdError):
     exit_code = 11
 
 
+class RunSkipped(LockedError):  # noqa: N818
+    """A run did not take place, because another one works on the same."""
+
+
 class LeaseLost(LockedError):  # noqa: N818
     """This process stood still for so long that another one went on without it."""
 

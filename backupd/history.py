@@ -19,7 +19,7 @@ from backupd.malformed import MALFORMED
 from backupd.process import alive, this_process
 
 RunKind = Literal["backup", "restore", "verify", "drill", "prune", "recover"]
-Trigger = Literal["manual", "schedule", "catch-up"]
+Trigger = Literal["manual", "schedule", "catch-up", "start"]
 Outcome = Literal["running", "done", "partial", "failed", "interrupted", "skipped"]
 
 _SCHEMA = """

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,16 +16,22 @@ from backupd.services import Service
 
 _POLL_SECONDS = 0.1
 
+Waiting = Callable[[str], None]
+
 
 @contextmanager
-def volume_lock(directory: Path, volume: Volume) -> Iterator[None]:
-    """Hold the volume while the block runs; LockedError at once if another process holds it.
+def volume_lock(
+    directory: Path, volume: Volume, patience_seconds: float = 0, waiting: Waiting | None = None
+) -> Iterator[None]:
+    """Hold the volume while the block runs; LockedError if another process holds it for longer than that.
+
+    `waiting` is told, once, when there is something to wait for.
 
     An advisory `flock` on a file of `directory`: the kernel lets go of it when the process dies, however it dies.
     SourceError if there can be no such file.
     """
     source = os.path.realpath(volume.source) if volume.kind == "directory" else volume.source
-    with _lock(directory, f"{volume.kind}:{source}", f"volume {volume.name}", 0):
+    with _lock(directory, f"{volume.kind}:{source}", f"volume {volume.name}", patience_seconds, waiting):
         yield
 
 
@@ -54,9 +60,11 @@ def drill_lock(directory: Path, drill: str) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(directory: Path, key: str, what: str, patience_seconds: float) -> Iterator[None]:
+def _lock(
+    directory: Path, key: str, what: str, patience_seconds: float, waiting: Waiting | None = None
+) -> Iterator[None]:
     path = directory / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.lock"
-    descriptor = _taken(path, what, patience_seconds)
+    descriptor = _taken(path, what, patience_seconds, waiting)
     try:
         with suppress(OSError):  # for people; on a full disk the lock holds without it
             os.truncate(descriptor, 0)
@@ -76,7 +84,7 @@ def remove_unlocked(directory: Path) -> None:
             os.close(descriptor)
 
 
-def _taken(path: Path, what: str, patience_seconds: float) -> int:
+def _taken(path: Path, what: str, patience_seconds: float, waiting: Waiting | None = None) -> int:
     deadline = time.monotonic() + patience_seconds
     while True:
         descriptor = _opened(path, what)
@@ -88,10 +96,12 @@ def _taken(path: Path, what: str, patience_seconds: float) -> int:
         except BlockingIOError as exc:
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
+            held = f"{what} is being worked on by another backupd (process {owner})"
             if time.monotonic() >= deadline:
-                raise LockedError(
-                    f"{what} is being worked on by another backupd (process {owner})", hint="wait until it is done"
-                ) from exc
+                raise LockedError(held, hint="wait until it is done") from exc
+            if waiting is not None:
+                waiting(f"{held}: waiting")
+                waiting = None
             time.sleep(_POLL_SECONDS)
         except BaseException:
             os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from backupd.errors import BackupdError, Interrupted, PartialFailure, SourceError
+from backupd.errors import BackupdError, Interrupted, PartialFailure, RunSkipped, SourceError
 from backupd.history import History, Outcome, Run, RunKind, Trigger
 from backupd.ports import Clock
 
@@ -68,6 +68,9 @@ class Recorder:
         self._tell(lambda watcher: watcher.began(draft.run))
         try:
             yield draft
+        except RunSkipped as exc:
+            self._end(draft, "skipped", exc)
+            raise
         except PartialFailure as exc:
             self._end(draft, "partial", exc)
             raise
@@ -98,6 +101,17 @@ class Recorder:
         self._keep(run)
         self._tell(lambda watcher: watcher.ended(run))
         return run
+
+    def settle(self) -> Sequence[Run]:
+        """Write down, and tell, which runs were ended by a kill of their process; returns them."""
+        try:
+            settled = self.history.settle(self._clock.now())
+        except SourceError as exc:
+            self._warn(str(exc))
+            return []
+        for run in settled:
+            self._tell(lambda watcher, run=run: watcher.ended(run))  # type: ignore[misc]
+        return settled
 
     def _end(self, draft: Draft, outcome: Outcome, error: BackupdError | None) -> None:
         draft.set(finished=self._clock.now(), outcome=outcome)

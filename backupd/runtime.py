@@ -20,7 +20,8 @@ from backupd.services import Choice, Source, Together
 class Runtime:
     """`threads` compress and fetch; `new_id` makes snapshot ids; `state` is a directory of this machine's own.
 
-    `lock_wait` is how long to wait for a store that another backupd prunes or, for pruning, writes.
+    `lock_wait` is how long to wait for a store that another backupd prunes or, for pruning, writes;
+    `volume_wait_seconds` the same for a volume that another one works on.
     """
 
     engine: Engine
@@ -33,6 +34,7 @@ class Runtime:
     state: Path
     strategies: Strategies
     lock_wait: timedelta = timedelta()
+    volume_wait_seconds: float = 0
     security: Security = field(default_factory=Security)
 
     @property

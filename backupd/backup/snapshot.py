@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 from backupd.backup.passes import Passes, Target, with_outcome
 from backupd.backup.together import read_together
@@ -100,13 +100,12 @@ def _found(plan: Plan, runtime: Runtime, failed: _Failures) -> list[tuple[Volume
 def _read(
     target: Target, found: Sequence[tuple[VolumeSpec, Volume]], failed: _Failures, *, locked: bool
 ) -> list[Archive]:
-    locks = target.runtime.locks
     with ExitStack() as stack:
         if target.plan.together:
             ready = []
             for spec, volume in found:
                 try:
-                    stack.enter_context(nullcontext() if locked else volume_lock(locks, volume))
+                    stack.enter_context(nullcontext() if locked else _lock(target.runtime, volume))
                     ready.append((spec, volume))
                 except BackupdError as exc:
                     failed.add(spec, exc)
@@ -114,11 +113,15 @@ def _read(
     archives = []
     for spec, volume in found:
         try:
-            with nullcontext() if locked else volume_lock(locks, volume):
+            with nullcontext() if locked else _lock(target.runtime, volume):
                 archives.append(_archive(target, spec, volume))
         except BackupdError as exc:
             failed.add(spec, exc)
     return archives
+
+
+def _lock(runtime: Runtime, volume: Volume) -> AbstractContextManager[None]:
+    return volume_lock(runtime.locks, volume, runtime.volume_wait_seconds, runtime.progress.note)
 
 
 def _archive(target: Target, spec: VolumeSpec, volume: Volume) -> Archive:

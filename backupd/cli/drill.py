@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
-from backupd import drill as drills
 from backupd.cli import words
-from backupd.cli.backup import finish_interrupted
 from backupd.cli.options import Session, command
-from backupd.errors import BackupdError, DrillFailed, IntegrityError, SnapshotNotFound, UsageError
-from backupd.model import VolumeSpec
-from backupd.repository import DrillRecord, Finding, Manifest, Repository, VolumeDrill, keep_drill
-from backupd.settings import Settings
+from backupd.errors import UsageError
+from backupd.jobs import judge_drill, run_drill
+from backupd.repository import DrillRecord, Finding, VolumeDrill
 
 _MARKS = {"proven": "✓", "failed": "✗", "warning": "!", "skipped": "–"}
 _STYLES = {"failed": "bold red", "warning": "yellow", "skipped": "dim"}
@@ -45,54 +42,14 @@ def register(app: typer.Typer) -> None:
         """
         if id_ is not None and plan is not None:
             raise UsageError("give an ID or --plan, not both")
-        runtime = session.runtime()
-        finish_interrupted(session, runtime)
         wanted = tuple(volume or ())
-        repository, manifest = session.find(id_, wanted) if id_ else newest_of(session, session.plan_name(plan))
-        manifest = repository.opened(manifest)
-        request = drills.DrillRequest(wanted, lambda name: _spec(session.settings, name), _options(session.settings))
-        session.output.progress.note(f"drill of snapshot {manifest.short_id} of {words.moment(manifest.time)}")
-        record = drills.drill(request, manifest, repository, runtime)
-        trouble = _keep(session, repository, record)
-        session.output.document({"store": repository.store.name, "drill": record, "kept": trouble is None})
-        show_drill(session, record)
-        if trouble is not None:
-            session.output.warn(f"the drill's record is not in store {repository.store.name}: {trouble}")
-        _judge(record)
-
-
-def _keep(session: Session, repository: Repository, record: DrillRecord) -> str | None:
-    """Why the record is not with the snapshot, None if it is. What was found is shown in any case."""
-    try:
-        return keep_drill(repository, record, session.settings.state_dir)
-    except BackupdError as exc:
-        return str(exc)
-
-
-def newest_of(session: Session, plan: str) -> tuple[Repository, Manifest]:
-    """The newest snapshot of a plan, in whatever store it is."""
-    if plan not in session.settings.plans:
-        session.settings.plan(plan)  # says what there is
-    found = [
-        (repository, manifest)
-        for repository in session.repositories()
-        for manifest in repository.snapshots()[0]
-        if manifest.plan == plan and manifest.reason == "backup"
-    ]
-    if not found:
-        raise SnapshotNotFound(f"plan {plan} has no snapshot yet", hint="`backupd backup` takes one")
-    return max(found, key=lambda pair: pair[1].time)
-
-
-def _spec(settings: Settings, name: str) -> VolumeSpec:
-    return settings.volume_spec(name) if name in settings.volumes else VolumeSpec(name)
-
-
-def _options(settings: Settings) -> drills.OptionsOf:
-    def options(name: str) -> drills.DrillOptions:
-        return settings.volumes[name].drill.options() if name in settings.volumes else drills.DrillOptions()
-
-    return options
+        found = session.find(id_, wanted) if id_ else session.site.newest_of(session.plan_name(plan))
+        with session.recorder().run("drill", found[1].plan) as draft:
+            drilled = run_drill(session.site, found, draft, wanted)
+            record = drilled.record
+            session.output.document({"store": drilled.store, "drill": record, "kept": drilled.trouble is None})
+            show_drill(session, record)
+            judge_drill(record)
 
 
 def show_drill(session: Session, record: DrillRecord) -> None:
@@ -137,18 +94,6 @@ def _line(finding: Finding) -> str:
 
 def _seconds(seconds: float) -> str:
     return words.duration(timedelta(seconds=max(0.0, seconds)))
-
-
-def _judge(record: DrillRecord) -> None:
-    """Raise what the record amounts to."""
-    if record.outcome != "failed":
-        return
-    failures = record.failures
-    damaged = [pair for pair in failures if pair[1].damage]
-    volume, finding = (damaged or failures)[0]
-    more = f" (and {words.count(len(failures) - 1, 'more finding')})" if len(failures) > 1 else ""
-    message = f"the drill of snapshot {record.snapshot[:8]} failed: {volume}: {finding.text}{more}"
-    raise IntegrityError(message) if damaged else DrillFailed(message)
 
 
 def proven_words(record: DrillRecord | None, archives: int) -> str:

@@ -15,13 +15,17 @@ from backupd.cli import (
     backup,
     browse,
     config,
+    daemon,
     doctor,
     drill,
+    healthcheck,
+    history,
     keys,
     notify,
     prune,
     recover,
     restore,
+    schedule,
     snapshots,
     socketproxy,
     transfer,
@@ -61,10 +65,11 @@ def _root(
     pass
 
 
-for _module in (
-    *(backup, snapshots, restore, browse, transfer, verify, drill, prune, recover, config, keys, socketproxy),
-    *(notify, doctor),
-):
+_MODULES = (
+    *(daemon, backup, snapshots, restore, browse, transfer, verify, drill, prune, recover),
+    *(schedule, history, healthcheck, doctor, notify, config, keys, socketproxy),
+)
+for _module in _MODULES:
     _module.register(app)
 
 

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from backupd.cli.found import find
-from backupd.cli.identity import identity_loader
 from backupd.cli.output import Output
 from backupd.errors import BackupdError, UsageError
-from backupd.known import KnownRepositories
+from backupd.jobs import Site
 from backupd.log import Redactor, configure
 from backupd.ports import Engine, Store
-from backupd.repository import Elsewhere, Manifest, Repository
+from backupd.repository import Manifest, Repository
+from backupd.runs import Recorder
 from backupd.runtime import Runtime
-from backupd.security import Security, no_identities
+from backupd.security import Security
 from backupd.settings import IDENTITY_VARIABLE, Settings, load_settings
-from backupd.wiring import (
-    make_runtime,
-    make_security,
-    make_store,
-    make_stores,
-    refuse_unavailable,
-    secret_values,
-)
+from backupd.wiring import refuse_unavailable, secret_values
 
 _PANEL = "Everywhere"
 
@@ -49,8 +40,7 @@ class Session:
     verbose: bool
     identity: Path | None = None
     _settings: Settings | None = None
-    _security: Security | None = None
-    _opened: list[Store | Engine] = field(default_factory=list)
+    _site: Site | None = None
 
     @property
     def settings(self) -> Settings:
@@ -66,92 +56,52 @@ class Session:
         return self._settings
 
     @property
+    def site(self) -> Site:
+        """Where jobs are done."""
+        if self._site is None:
+            self._site = Site(
+                self.settings,
+                self.output.progress,
+                self.output.warn,
+                self.detail,
+                store_name=self.store_name,
+                identity=self.identity,
+                interactive=self.output.interactive,
+            )
+        return self._site
+
+    @property
     def security(self) -> Security:
-        """Keys, and whom to believe. A secret key is read, and a passphrase asked for, when it is first needed."""
-        if self._security is None:
-            identities = no_identities
-            if self.identity is not None:
-                interactive = self.output.interactive
-                identities = identity_loader(self.identity, os.environ, interactive=interactive)
-            self._security = make_security(self.settings, identities, self.output.warn)
-        return self._security
+        """Keys, and whom to believe."""
+        return self.site.security
+
+    def recorder(self) -> Recorder:
+        """Records runs of this process."""
+        return self.site.recorder()
 
     def runtime(self, engine: Engine | None = None) -> Runtime:
         """What operations need; with an engine of its own in place of the configured one, if given."""
-        runtime = make_runtime(self.settings, self.output.progress, engine, self.security)
-        self.closing(runtime.engine)
-        self.detail(f"engine: {runtime.engine.name}, {runtime.threads} threads, state in {runtime.state}")
-        return runtime
+        return self.site.runtime(engine)
 
     def closing(self, opened: Store | Engine) -> None:
         """Close it when the command ends."""
-        self._opened.append(opened)
+        self.site.closing(opened)
 
     def stores(self, names: tuple[str, ...]) -> list[Store]:
         """Stores to write to: those of a plan, or the one that `--store` names."""
-        if self.store_name:
-            names = (self.store_name,)
-        stores = make_stores(self.settings, names)
-        self._opened += stores
-        return stores
+        return self.site.stores(names)
 
     def repositories(self) -> Iterator[Repository]:
-        """The repositories to read: that of `--store`, else of every store that answers, in the configuration's order.
-
-        A store that does not answer is passed over with a warning: at 3 a.m. the one that does is what counts. If none
-        does, the first one's error is raised.
-        """
-        failure: BackupdError | None = None
-        answered = False
-        for name in [self.store_name] if self.store_name else list(self.settings.stores):
-            store = make_store(self.settings, name)
-            self._opened.append(store)
-            try:
-                repository = Repository.open(store, threads=self.settings.threads, security=self.security)
-                if self.security.trust is not None:  # another id would make it a repository that we know nothing of
-                    KnownRepositories(Path(self.settings.state_dir)).check(name, repository.config.id)
-            except BackupdError as exc:
-                if failure is not None or answered:
-                    self.output.warn(str(exc))
-                failure = failure or exc
-                continue
-            if failure is not None and not answered:
-                self.output.warn(f"{failure}; reading from store {name}")
-            answered = True
-            self.detail(f"store {name}: repository {repository.config.id}")
-            yield repository
-        if not answered:
-            assert failure is not None  # the settings have at least one store
-            raise failure
+        """The repositories to read; see Site."""
+        return self.site.repositories()
 
     def repository(self) -> Repository:
         """The first of them."""
         return next(self.repositories())
 
     def find(self, snapshot: str, volumes: Collection[str] = ()) -> tuple[Repository, Manifest]:
-        """A snapshot, and a repository that holds it, helped by the other stores unless `--store` forbids it.
-
-        For `latest`, the newest of all stores with `volumes` that is not known to be damaged. One that is gets chosen
-        only if it is named or there is no other, and then a warning says so.
-        """
-        repository, manifest = find(self.repositories(), snapshot, volumes, self.output.warn)
-        return repository.encrypting_like(manifest).helped_by(self._elsewhere(repository)), manifest
-
-    def _elsewhere(self, repository: Repository) -> Elsewhere | None:
-        """The other stores, in the configuration's order; None if there are none, or one was named."""
-        names = [name for name in self.settings.stores if name != repository.store.name]
-        if self.store_name or not names:
-            return None
-
-        def opener(name: str) -> Callable[[], Store]:
-            def opened() -> Store:
-                store = make_store(self.settings, name)
-                self._opened.append(store)
-                return store
-
-            return opened
-
-        return Elsewhere({name: opener(name) for name in names}, self.output.progress.note)
+        """A snapshot and a repository that holds it; see Site."""
+        return self.site.find(snapshot, volumes)
 
     def plan_name(self, name: str | None) -> str:
         """The plan that was named, or the only one there is."""
@@ -178,8 +128,8 @@ class Session:
 
     def close(self) -> None:
         """Let go of engines and stores."""
-        for opened in self._opened:
-            opened.close()
+        if self._site is not None:
+            self._site.close()
 
 
 @contextmanager

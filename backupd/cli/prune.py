@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -18,9 +19,11 @@ from backupd.errors import (
     SnapshotNotFound,
     UsageError,
 )
+from backupd.jobs import note_pruned
 from backupd.locking import OldVersions
 from backupd.prune import Outline, Pruned, PruneRequest, Rules, Verdict, outline, prune, refuse_unless_safe
 from backupd.repository import Repository
+from backupd.runs import Draft
 from backupd.wiring import prune_rules
 
 
@@ -55,9 +58,10 @@ def register(app: typer.Typer) -> None:
                 _confirm(session, requests)
         else:
             requests = [(found, PruneRequest(_rules(session, found), plan)) for found in repositories]
-        for repository, request in requests:
-            run.prune(repository, request)
-        run.finish()
+        with nullcontext() if dry_run else session.recorder().run("prune", plan) as draft:
+            for repository, request in requests:
+                run.prune(repository, request, draft)
+            run.finish()
 
 
 def _rules(session: Session, repository: Repository) -> Rules:
@@ -122,7 +126,7 @@ class _Run:
                 self._fail(store.name, exc)
         return found
 
-    def prune(self, repository: Repository, request: PruneRequest) -> None:
+    def prune(self, repository: Repository, request: PruneRequest, draft: Draft | None) -> None:
         """One store."""
         name = repository.store.name
         document: dict[str, Any] = {"store": name, "dry_run": self._dry_run}
@@ -141,6 +145,8 @@ class _Run:
             else:
                 pruned = prune(repository, request, self._runtime, seen)
                 document |= _done(pruned)
+                if draft is not None:
+                    note_pruned(draft, pruned)
                 self._session.output.line(_said(pruned))
                 self._judge(pruned, request)
         except BackupdError as exc:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 
 import typer
 
-from backupd import recover
 from backupd.cli.options import Session, command
-from backupd.engine import MountedEngine
-from backupd.errors import BackupdError
+from backupd.jobs import run_recover
+from backupd.recover import Recovery
 
 
 def register(app: typer.Typer) -> None:
@@ -18,25 +17,16 @@ def register(app: typer.Typer) -> None:
     @command(app, "recover")
     def recover_(session: Session) -> None:
         """Finish or undo what a killed backupd left half-done. Safe to run at any time."""
-        runtime = session.runtime()
-        specs = [session.settings.volume_spec(name) for name in session.settings.volumes]
-        stores = session.stores(tuple(session.settings.stores))
-        parts = [partial(recover.recover, runtime, specs)]
-        if session.settings.engine != "mounted":  # an interrupted restore --to-dir
-            here = session.runtime(MountedEngine(session.settings.state_dir / "scratch"))
-            parts.append(partial(recover.recover, here))
-        parts.append(partial(recover.recover_stores, runtime, stores))
-        done: list[recover.Recovery] = []
-        errors: list[BackupdError] = []
-        for part in parts:  # an engine that does not answer is no reason to leave leases behind
-            try:
-                done += part()
-            except BackupdError as exc:
-                errors.append(exc)
-        session.output.document({"recovered": done})
-        for recovery in done:
-            session.output.line(f"{recovery.subject}: {recovery.outcome}")
-        if errors:
-            raise errors[0]
-        if not done:
-            session.output.line("nothing was left half-done")
+        with session.recorder().run("recover") as draft:
+            done, errors = run_recover(session.site, draft)
+            _show(session, done)
+            if errors:
+                raise errors[0]
+            if not done:
+                session.output.line("nothing was left half-done")
+
+
+def _show(session: Session, done: Sequence[Recovery]) -> None:
+    session.output.document({"recovered": done})
+    for recovery in done:
+        session.output.line(f"{recovery.subject}: {recovery.outcome}")

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from backupd.cli import words
-from backupd.cli.backup import finish_interrupted
 from backupd.cli.options import Session, command
 from backupd.cli.restore_words import described, described_services, report, show_plan, show_services
 from backupd.cli.snapshots import Id
 from backupd.engine import MountedEngine
 from backupd.errors import Interrupted, UsageError
+from backupd.jobs import finish_interrupted
 from backupd.model import VolumeSpec
 from backupd.repository import Repository, normalized
 from backupd.restore import (
@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
         manifest = repository.opened(manifest)
         runtime = session.runtime(MountedEngine() if to_dir else None)
         if not dry_run:
-            finish_interrupted(session, runtime)
+            finish_interrupted(session.site, runtime)
         if to_dir and len(volumes or manifest.archives) != 1:
             raise UsageError("--to-dir takes one volume", hint="name one of the snapshot's volumes")
         steps = plan_restore(request, manifest, repository, runtime, _configured(session))
@@ -136,7 +136,13 @@ def register(app: typer.Typer) -> None:
             refuse(around, request)
         else:
             request = _agreed(session, steps, around, request)
-        report(session, manifest, _run(steps, request, repository, runtime), repository.store.name)
+        with session.recorder().run("restore", manifest.plan) as draft:
+            draft.set(snapshot=manifest.id, stores=[repository.store.name])
+            result = _run(steps, request, repository, runtime)
+            draft.set(downtime=dict(result.away_seconds), warnings=len(result.warnings))
+            if result.safety is not None:
+                draft.note(f"what was there before is in safety snapshot {result.safety.short_id}")
+            report(session, manifest, result, repository.store.name)
 
 
 def _run(steps: Sequence[Step], request: RestoreRequest, repository: Repository, runtime: Runtime) -> RestoreResult:

@@ -13,7 +13,8 @@ from backupd.cli.options import Session, command
 from backupd.cli.standing import standing_facts
 from backupd.engine import MountedEngine
 from backupd.errors import UsageError
-from backupd.verify import StoreVerified, VerifyRequest, verify
+from backupd.jobs import note_verified
+from backupd.verify import StoreVerified, Verified, VerifyRequest, verify
 
 
 def register(app: typer.Typer) -> None:
@@ -44,18 +45,24 @@ def register(app: typer.Typer) -> None:
         if repair and session.store_name:
             raise UsageError("--repair takes from all stores, --store NAME uses one", hint="leave out --store")
         stores = session.stores(tuple(session.settings.stores))
-        verified = verify(stores, request, session.runtime(MountedEngine()), SystemRandom())
-        findings = [finding for one in verified.stores for finding in one.findings]
-        session.output.document(
-            {
-                "stores": [_described(one) for one in verified.stores],
-                "archives": findings,
-                "problems": verified.problems,
-            }
-        )
-        for one in verified.stores:
-            _show(session, one)
-        verified.require_good()
+        with session.recorder().run("verify") as draft:
+            verified = verify(stores, request, session.runtime(MountedEngine()), SystemRandom())
+            note_verified(draft, verified)
+            _show_all(session, verified)
+            verified.require_good()
+
+
+def _show_all(session: Session, verified: Verified) -> None:
+    findings = [finding for one in verified.stores for finding in one.findings]
+    session.output.document(
+        {
+            "stores": [_described(one) for one in verified.stores],
+            "archives": findings,
+            "problems": verified.problems,
+        }
+    )
+    for one in verified.stores:
+        _show(session, one)
 
 
 def _described(one: StoreVerified) -> dict[str, Any]:

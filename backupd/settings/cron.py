@@ -1,4 +1,4 @@
-"""The syntax of schedules: five fields as in crontab(5), or one of five words."""
+"""The syntax of schedules: five fields as in crontab(5), or one of five words. What they mean is in `backupd.cron`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from backupd.cron import Cron
 from backupd.settings.words import did_you_mean, one_of, spell
 
-WORDS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+_MEANING = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+}
+WORDS = tuple(_MEANING)
 _DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _ITEM = re.compile(r"(?P<star>\*)(?:/(?P<every>\d+))?|(?P<first>\w+)(?:-(?P<last>\w+)(?:/(?P<step>\d+))?)?")
 
@@ -35,20 +43,27 @@ _FIELDS = (
 
 def check_schedule(text: str) -> str:
     """`text`, if it is a schedule that will ever fire; ValueError says which field is wrong."""
-    if text.startswith("@"):
-        if text not in WORDS:
-            raise ValueError(f"expected five fields or {one_of(WORDS)}, not {spell(text)}{did_you_mean(text, WORDS)}")
-        return text
-    parts = text.split()
+    parse_schedule(text)
+    return text
+
+
+def parse_schedule(text: str) -> Cron:
+    """What the schedule says; ValueError as from `check_schedule`."""
+    if text.startswith("@") and text not in _MEANING:
+        raise ValueError(f"expected five fields or {one_of(WORDS)}, not {spell(text)}{did_you_mean(text, WORDS)}")
+    parts = _MEANING.get(text, text).split()
     if len(parts) != len(_FIELDS):
         raise ValueError(
             f"expected five fields (minute, hour, day of the month, month, day of the week) or {one_of(WORDS)}, "
             f"not {spell(text)}"
         )
-    _, _, days, months, _ = (_values(part, field) for part, field in zip(parts, _FIELDS, strict=True))
-    if parts[4] == "*" and all(min(days) > _DAYS_IN_MONTH[month - 1] for month in months):
+    minutes, hours, days, months, weekdays = (
+        frozenset(_values(part, field)) for part, field in zip(parts, _FIELDS, strict=True)
+    )
+    either = not (parts[2].startswith("*") or parts[4].startswith("*"))
+    if not either and all(min(days) > _DAYS_IN_MONTH[month - 1] for month in months):
         raise ValueError(f"{spell(text)} never fires: its months have no such day")
-    return text
+    return Cron(minutes, hours, days, months, frozenset(day % 7 for day in weekdays), either)
 
 
 def _values(part: str, field: _Field) -> set[int]:

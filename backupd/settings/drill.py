@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from backupd.drill import Check, DrillOptions
 from backupd.model import MIB
 from backupd.sandbox import Limits
-from backupd.settings.cron import Schedule
 from backupd.settings.stores import Section
 from backupd.settings.types import Duration, Size, Text, WholeNumber, parse_duration
 
@@ -82,9 +81,3 @@ class VolumeDrillSettings(Section):
             largest_shrink=self.largest_shrink / 100,
             sqlite_limit_bytes=self.sqlite_limit,
         )
-
-
-class PlanDrillSettings(Section):
-    """When a plan's newest snapshot is drilled."""
-
-    schedule: Schedule | None = Field(default=None, title="a schedule")

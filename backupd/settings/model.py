@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -28,11 +27,18 @@ from backupd.model import MIB, Compression, FullEvery, KeepPolicy, Plan, VolumeS
 from backupd.notify import EventName
 from backupd.settings import rules
 from backupd.settings.cron import Schedule
-from backupd.settings.drill import PlanDrillSettings
 from backupd.settings.errors import SettingsError
 from backupd.settings.layers import LayerSource
 from backupd.settings.messages import explain
 from backupd.settings.observe import AlertSettings, NotificationSettings, PingSettings, SizeAlertSettings
+from backupd.settings.schedules import (
+    DaemonSettings,
+    HistorySettings,
+    Overlap,
+    PlanDrillSettings,
+    PlanVerifySettings,
+    PruneSettings,
+)
 from backupd.settings.stores import Section, StoreSettings
 from backupd.settings.types import (
     AnyPath,
@@ -125,18 +131,15 @@ class KeepSettings(KeepRules):
         return self.stores.get(store, self).policy()
 
 
-class PruneSettings(Section):
-    """What prune does besides what the plans' `keep` says."""
-
-    keep_safety: Duration = Field(default=timedelta(days=14), title="a duration")
-    grace: Duration = Field(default=timedelta(days=1), title="a duration")
-
-
 class PlanSettings(Section):
     """What is backed up together, when, where to, and for how long."""
 
     schedule: Schedule | None = Field(default=None, title="a schedule")
     timezone: Timezone | None = Field(default=None, title="a time zone")
+    jitter: Duration | None = Field(default=None, title="a duration")
+    overlap: Overlap = "wait"
+    catch_up: bool = True
+    max_age: Duration | None = Field(default=None, title="a duration")
     volumes: tuple[str, ...] = Field(default=(), title="a list of volumes")
     stores: tuple[str, ...] = Field(title="a list of stores", min_length=1)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
@@ -150,6 +153,7 @@ class PlanSettings(Section):
     notify: tuple[EventName, ...] | None = None
     ping: PingSettings = PingSettings()
     alerts: SizeAlertSettings = SizeAlertSettings()
+    verify: PlanVerifySettings = PlanVerifySettings()
 
     def keep_in(self, store: str) -> KeepPolicy | None:
         """Which of its snapshots are kept in a store; None: all of them."""
@@ -186,6 +190,8 @@ class Settings(BaseSettings):
     plans: Mapping[PlanName, PlanSettings] = Field(default_factory=dict, title="a plan")
     restore: RestoreSettings = RestoreSettings()
     prune: PruneSettings = PruneSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    history: HistorySettings = HistorySettings()
     lock_wait: Duration = Field(default=timedelta(minutes=5), title="a duration")
     log: LogSettings = LogSettings()
     notifications: NotificationSettings = NotificationSettings()
@@ -204,7 +210,7 @@ class Settings(BaseSettings):
 
     def set_origins(self, origins: Mapping[str, str]) -> None:
         """Called once, by `load_settings`."""
-        self._origins = MappingProxyType(dict(origins))
+        self._origins = dict(origins)
 
     def volume_spec(self, name: str) -> VolumeSpec:
         """A volume as the engines take it; UsageError if there is none of that name."""

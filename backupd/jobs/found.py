@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from backupd.cli import words
+from backupd import words
 from backupd.errors import BackupdError, IntegrityError, SnapshotNotFound
 from backupd.repository import Manifest, Repository, Standing, standing_of
 
@@ -44,7 +44,7 @@ class _Found:
 def find(
     repositories: Iterable[Repository], name: str, volumes: Collection[str], warn: Callable[[str], None]
 ) -> tuple[Repository, Manifest]:
-    """A snapshot and a repository that holds it: see `Session.find`."""
+    """A snapshot and a repository that holds it: see `Site.find`."""
     search = _Search(name, volumes)
     for repository in repositories:
         if search.ends_with(repository):

@@ -1,0 +1,61 @@
+"""A scheduled prune as a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure
+from backupd.jobs.site import Site
+from backupd.prune import Pruned, PruneRequest, prune
+from backupd.runs import Draft
+from backupd.wiring import prune_rules
+
+
+def run_prune(site: Site, draft: Draft) -> list[BackupdError]:
+    """Prune every store by its rules: what failed. A store that fails does not keep the others from being pruned."""
+    runtime = site.runtime()
+    errors: list[BackupdError] = []
+    for name in site.settings.stores:
+        try:
+            repository = site.repository_in(name)
+            pruned = prune(repository, PruneRequest(prune_rules(site.settings, name)), runtime)
+            note_pruned(draft, pruned)
+            if pruned.left:
+                raise refused(pruned)
+            if pruned.unlocked is not None:
+                raise pruned.unlocked
+        except NoRepository as exc:
+            site.detail(str(exc))
+        except BackupdError as exc:
+            errors.append(exc)
+            draft.note(f"store {name}: {exc}")
+    return errors
+
+
+def note_pruned(draft: Draft, pruned: Pruned) -> None:
+    """Keep with the run what was done in a store."""
+    name = pruned.outline.store
+    draft.set(stores=[*draft.run.stores, name])
+    if not pruned.outline.nothing_goes:
+        draft.note(
+            f"store {name}: {len(pruned.snapshots)} snapshots and {pruned.objects} objects removed,"
+            f" {pruned.bytes} bytes freed"
+        )
+
+
+def refused(pruned: Pruned) -> PartialFailure:
+    """What to say of a store that did not delete what it was told to."""
+    count = len(pruned.left)
+    return PartialFailure(
+        f"store {pruned.outline.store} refuses to delete {count:,} object{'' if count == 1 else 's'}:"
+        f" {', '.join(pruned.left[:3])}{', …' if count > 3 else ''}",
+        hint="may these credentials delete, and does the bucket lock its objects?",
+    )
+
+
+def judge_prune(errors: Sequence[BackupdError], done: int) -> BackupdError | None:
+    """What a prune amounts to: the only store's error, damage before all else; in part if `done` stores were pruned."""
+    if not errors:
+        return None
+    worst = next((error for error in errors if isinstance(error, IntegrityError)), errors[0])
+    return PartialFailure(str(worst), hint=worst.hint) if done and not isinstance(worst, IntegrityError) else worst

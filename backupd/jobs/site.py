@@ -1,0 +1,153 @@
+"""What a configuration leads to: engine, stores, repositories, keys and history, each made when it is first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backupd.errors import BackupdError, SnapshotNotFound
+from backupd.history import History
+from backupd.jobs.found import find
+from backupd.jobs.identity import identity_loader
+from backupd.known import KnownRepositories
+from backupd.ports import Engine, Progress, Store
+from backupd.repository import Elsewhere, Manifest, Repository
+from backupd.runs import Recorder
+from backupd.runtime import Runtime
+from backupd.security import Security, no_identities
+from backupd.settings import Settings
+from backupd.wiring import SystemClock, make_runtime, make_security, make_store, make_watchers, new_id
+
+
+@dataclass(slots=True)
+class Site:
+    """Where jobs are done. `store_name`: use that store only. `interactive`: a person can be asked for a passphrase.
+
+    `warn` is told what a user should know and `detail` what those want who asked to hear more. Not thread-safe.
+    """
+
+    settings: Settings
+    progress: Progress
+    warn: Callable[[str], None]
+    detail: Callable[[str], None] = lambda _: None
+    store_name: str | None = None
+    identity: Path | None = None
+    interactive: bool = False
+    _security: Security | None = None
+    _opened: list[Store | Engine] = field(default_factory=list)
+
+    @property
+    def security(self) -> Security:
+        """Keys, and whom to believe. A secret key is read, and a passphrase asked for, when it is first needed."""
+        if self._security is None:
+            identities = no_identities
+            if self.identity is not None:
+                identities = identity_loader(self.identity, os.environ, interactive=self.interactive)
+            self._security = make_security(self.settings, identities, self.warn)
+        return self._security
+
+    def recorder(self) -> Recorder:
+        """Records runs of this process, and tells those who are to be told."""
+        return Recorder(
+            History(Path(self.settings.state_dir)),
+            SystemClock(),
+            new_id,
+            self.warn,
+            make_watchers(self.settings, self.warn),
+        )
+
+    def runtime(self, engine: Engine | None = None) -> Runtime:
+        """What operations need; with an engine of its own in place of the configured one, if given."""
+        runtime = make_runtime(self.settings, self.progress, engine, self.security)
+        self.closing(runtime.engine)
+        self.detail(f"engine: {runtime.engine.name}, {runtime.threads} threads, state in {runtime.state}")
+        return runtime
+
+    def closing(self, opened: Store | Engine) -> None:
+        """Close it in the end."""
+        self._opened.append(opened)
+
+    def stores(self, names: Sequence[str]) -> list[Store]:
+        """Stores to write to: those of that name, or the one and only."""
+        stores = [make_store(self.settings, name) for name in ((self.store_name,) if self.store_name else names)]
+        self._opened += stores
+        return stores
+
+    def repositories(self) -> Iterator[Repository]:
+        """The repositories to read: that of the one and only store, else of every one that answers, as configured.
+
+        A store that does not answer is passed over with a warning: at 3 a.m. the one that does is what counts. If none
+        does, the first one's error is raised.
+        """
+        failure: BackupdError | None = None
+        answered = False
+        for name in [self.store_name] if self.store_name else list(self.settings.stores):
+            try:
+                repository = self.repository_in(name)
+            except BackupdError as exc:
+                if failure is not None or answered:
+                    self.warn(str(exc))
+                failure = failure or exc
+                continue
+            if failure is not None and not answered:
+                self.warn(f"{failure}; reading from store {name}")
+            answered = True
+            self.detail(f"store {name}: repository {repository.config.id}")
+            yield repository
+        if not answered:
+            assert failure is not None  # the settings have at least one store
+            raise failure
+
+    def repository_in(self, name: str) -> Repository:
+        """The repository of one store; NoRepository if there is none, StoreError if it is not the one that it was."""
+        store = make_store(self.settings, name)
+        self._opened.append(store)
+        repository = Repository.open(store, threads=self.settings.threads, security=self.security)
+        if self.security.trust is not None:  # another id would make it a repository that we know nothing of
+            KnownRepositories(Path(self.settings.state_dir)).check(name, repository.config.id)
+        return repository
+
+    def find(self, snapshot: str, volumes: Collection[str] = ()) -> tuple[Repository, Manifest]:
+        """A snapshot, and a repository that holds it, helped by the other stores unless there is one and only.
+
+        For `latest`, the newest of all stores with `volumes` that is not known to be damaged. One that is gets chosen
+        only if it is named or there is no other, and then a warning says so.
+        """
+        repository, manifest = find(self.repositories(), snapshot, volumes, self.warn)
+        return repository.encrypting_like(manifest).helped_by(self._elsewhere(repository)), manifest
+
+    def _elsewhere(self, repository: Repository) -> Elsewhere | None:
+        """The other stores, in the configuration's order; None if there are none, or one was named."""
+        names = [name for name in self.settings.stores if name != repository.store.name]
+        if self.store_name or not names:
+            return None
+
+        def opener(name: str) -> Callable[[], Store]:
+            def opened() -> Store:
+                store = make_store(self.settings, name)
+                self._opened.append(store)
+                return store
+
+            return opened
+
+        return Elsewhere({name: opener(name) for name in names}, self.progress.note)
+
+    def newest_of(self, plan: str) -> tuple[Repository, Manifest]:
+        """The newest snapshot of a plan, in whatever store it is."""
+        self.settings.plan(plan)  # says what there is, if there is none of that name
+        found = [
+            (repository, manifest)
+            for repository in self.repositories()
+            for manifest in repository.snapshots()[0]
+            if manifest.plan == plan and manifest.reason == "backup"
+        ]
+        if not found:
+            raise SnapshotNotFound(f"plan {plan} has no snapshot yet", hint="`backupd backup` takes one")
+        return max(found, key=lambda pair: pair[1].time)
+
+    def close(self) -> None:
+        """Let go of engines and stores."""
+        for opened in self._opened:
+            opened.close()

@@ -1,0 +1,117 @@
+"""What APScheduler makes of our entries, in real time of tenths of a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from zoneinfo import ZoneInfo
+
+from backupd.agenda import Entry
+from backupd.scheduler import Scheduler
+
+TENTH = timedelta(milliseconds=100)
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every tenth of a second, the first `late` ago."""
+
+    late: timedelta = timedelta()
+    begun: list[datetime] = field(default_factory=list, compare=False)
+
+    def after(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        if self.begun:
+            return moment + TENTH if not self.late else datetime.now(UTC) + timedelta(days=1)
+        self.begun.append(moment)
+        return moment - self.late + TENTH
+
+    def before(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        return moment
+
+
+NEVER = timedelta(days=1)
+
+
+@dataclass
+class Told:
+    fired: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def scheduler(*entries: Entry) -> Iterator[tuple[Scheduler, Told]]:
+    told = Told()
+    made = Scheduler(lambda entry: told.fired.append(entry.key), lambda entry: told.missed.append(entry.key), Random(0))
+    made.start(entries)
+    try:
+        yield made, told
+    finally:
+        made.stop()
+
+
+def entry(plan: str = "n", late: timedelta = timedelta(), **fields: object) -> Entry:
+    return Entry("backup", plan, "* * * * *", "UTC", Every(late), **fields)  # type: ignore[arg-type]
+
+
+def until(condition: object) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_it_fires_again_and_again() -> None:
+    with scheduler(entry("a"), entry("b")) as (_, told):
+        until(lambda: told.fired.count("backup of a") > 2 and told.fired.count("backup of b") > 2)
+    assert told.missed == []
+
+
+def test_what_was_due_while_the_machine_slept_fires_once() -> None:
+    with scheduler(entry(late=timedelta(hours=9))) as (made, told):
+        until(lambda: told.fired)
+        made.wake()
+        time.sleep(0.3)
+        assert told.fired == ["backup of n"]
+        assert told.missed == []
+
+
+def test_unless_it_is_not_to_be_caught_up() -> None:
+    with scheduler(entry(late=timedelta(hours=9), catch_up=False)) as (_, told):
+        until(lambda: told.missed)
+        time.sleep(0.3)
+        assert told.fired == []
+        assert told.missed == ["backup of n"]
+
+
+def test_replacing_keeps_the_times_of_what_stays() -> None:
+    kept, gone, new = entry("kept", -NEVER), entry("gone", -NEVER), entry("new", -NEVER)
+    with scheduler(kept, gone) as (made, _):
+        before = made.due()
+        made.replace([kept, new])
+        assert made.due().keys() == {"backup of kept", "backup of new"}
+        assert made.due()["backup of kept"] == before["backup of kept"]
+        changed = replace(kept, jitter_seconds=1000.0, times=Every(-NEVER))
+        made.replace([changed])
+        assert made.due().keys() == {"backup of kept"}
+        assert made.due()["backup of kept"] != before["backup of kept"]
+
+
+def test_jitter_delays_by_no_more_than_it_may() -> None:
+    entries = [entry(f"p{number}", -NEVER, jitter_seconds=600.0) for number in range(50)]
+    now = datetime.now(UTC)
+    with scheduler(*entries) as (made, _):
+        delays = [(due - now - NEVER - TENTH).total_seconds() for due in made.due().values()]
+    assert min(delays) >= 0
+    assert max(delays) < 660
+    assert max(delays) - min(delays) > 60, "all at once"
+
+
+def test_beginning_anew_after_the_clock_was_set_back() -> None:
+    with scheduler(entry(late=-NEVER)) as (made, _):
+        before = made.due()["backup of n"]
+        made.begin_anew()
+        assert made.due()["backup of n"] != before, "it was found anew"
