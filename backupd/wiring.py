@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +24,10 @@ from backupd.notify import url_secrets
 from backupd.ports import Engine, Progress, Store
 from backupd.prune import Rules
 from backupd.repository import layout
-from backupd.runs import Watcher
 from backupd.runtime import Runtime
 from backupd.security import Security, no_identities
 from backupd.settings import LocalStoreSettings, S3StoreSettings, Settings
 from backupd.signingkey import OwnKey
-from backupd.status import StatusSource
 from backupd.stores import LocalStore, S3Options
 from backupd.trust import Trust
 
@@ -200,18 +197,6 @@ def prune_rules(settings: Settings, store: str) -> Rules:
         safety=settings.prune.keep_safety,
         grace=settings.prune.grace,
     )
-
-
-def make_watchers(settings: Settings, warn: Callable[[str], None]) -> list[Watcher]:
-    """Who is told of runs, in the daemon as on the command line. `warn` is for what can be said only later."""
-    del settings, warn
-    return []
-
-
-def make_services(settings: Settings, daemon: StatusSource) -> list[AbstractContextManager[object]]:
-    """What the daemon keeps up while it runs: entered when it starts and after every change of the configuration."""
-    del settings, daemon
-    return []
 
 
 def make_stores(settings: Settings, names: Sequence[str]) -> list[Store]:

@@ -1,20 +1,20 @@
-"""`backupd run` and `backupd schedule`."""
+"""`backupd run`."""
 
 from __future__ import annotations
 
 from random import SystemRandom
 
 import typer
+from loguru import logger
 
 from backupd.cli.options import Session, command
 from backupd.daemon.daemon import Daemon
 from backupd.daemon.dispatcher import Handed
 from backupd.daemon.surroundings import Surroundings
-from backupd.history import History
 from backupd.log import configure
-from backupd.runs import Recorder
 from backupd.settings import Settings, load_settings
-from backupd.wiring import SystemClock, make_services, make_watchers, new_id, refuse_unavailable, secret_values
+from backupd.web.making import Watched
+from backupd.wiring import SystemClock, new_id, refuse_unavailable, secret_values
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         SIGHUP reads the configuration anew; a broken one is refused, and the old one goes on. A second SIGTERM aborts
         what is under way at once. Exit code 11: another daemon has the state directory.
         """
+        clock = SystemClock()
         level = "debug" if session.verbose else None
 
         def load() -> Settings:
@@ -38,18 +39,10 @@ def register(app: typer.Typer) -> None:
             Surroundings(
                 load=load,
                 log=lambda settings: configure(settings.log, secret_values(settings), level=level),
-                recorder=_recorder,
-                services=make_services,
-                clock=SystemClock(),
+                watching=lambda settings: Watched(settings, clock, logger.warning),
+                clock=clock,
                 new_id=new_id,
                 random=SystemRandom(),
                 handed=Handed(session.identity, level),
             )
         ).run()
-
-
-def _recorder(settings: Settings) -> Recorder:
-    from loguru import logger  # noqa: PLC0415  (as other commands do without it)
-
-    watchers = make_watchers(settings, logger.warning)
-    return Recorder(History(settings.state_dir), SystemClock(), new_id, logger.warning, watchers)

@@ -24,8 +24,9 @@ from backupd.daemon.stopping import Stopping
 from backupd.daemon.surroundings import Surroundings
 from backupd.daemon.worker import Workers
 from backupd.errors import BackupdError, ConfigError
-from backupd.history import Trigger
+from backupd.history import History, Trigger
 from backupd.process import this_process
+from backupd.runs import Recorder
 from backupd.scheduler import Scheduler
 from backupd.settings import Settings
 from backupd.status import BEAT_SECONDS, DaemonStatus, NextRun, StatusFile
@@ -54,10 +55,11 @@ class Daemon:
         state = self._settings.state_dir
         with daemon_lock(state, self._started), Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             self._around.log(self._settings)
+            self._watching = self._around.watching(self._settings)
             self._dispatcher = Dispatcher(
                 Queue(self._settings.daemon.parallel),
                 self._workers,
-                self._around.recorder(self._settings),
+                self._recorder(),
                 self._around.clock,
                 signals.wake,
                 self._around.handed,
@@ -215,7 +217,8 @@ class Daemon:
         self._config_error = None
         now = self._configured = self._around.clock.now()
         self._around.log(settings)
-        self._dispatcher.recorder = self._around.recorder(settings)
+        self._watching = self._around.watching(settings)
+        self._dispatcher.recorder = self._recorder()
         self._dispatcher.resize(settings.daemon.parallel)
         if self._ready and self._stopping is None:
             entries = self._around.agenda(settings)
@@ -228,11 +231,15 @@ class Daemon:
     def _serve(self) -> None:
         """Start, or start anew, what else is kept up."""
         self._services.close()
-        for service in self._around.services(self._settings, self):
+        for service in self._watching.services(self):
             try:
                 self._services.enter_context(service)
             except BackupdError as exc:  # backups matter more
                 logger.error("{}", exc)
+
+    def _recorder(self) -> Recorder:
+        history, around = History(self._settings.state_dir), self._around
+        return Recorder(history, around.clock, around.new_id, logger.warning, self._watching.watchers)
 
     def _forget(self, now: datetime) -> None:
         try:

@@ -7,27 +7,36 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 from backupd.agenda import Entry, agenda
 from backupd.daemon.dispatcher import Handed
 from backupd.ports import Clock
-from backupd.runs import Recorder
+from backupd.runs import Watcher
 from backupd.settings import Settings
 from backupd.status import StatusSource
 
 
+class Watching(Protocol):
+    """All who watch the daemon under one configuration."""
+
+    @property
+    def watchers(self) -> Sequence[Watcher]:
+        """Told of runs."""
+        ...
+
+    def services(self, daemon: StatusSource) -> Sequence[AbstractContextManager[object]]:
+        """Entered while the configuration is in use. A BackupdError of one keeps the others from nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """`load` reads the configuration (ConfigError), `log` applies what it says of the log.
-
-    `recorder` records the runs under a configuration and tells its watchers; `services` are entered with it and left
-    when it is replaced.
-    """
+    """`load` reads the configuration (ConfigError), `log` applies what it says of the log."""
 
     load: Callable[[], Settings]
     log: Callable[[Settings], None]
-    recorder: Callable[[Settings], Recorder]
-    services: Callable[[Settings, StatusSource], Sequence[AbstractContextManager[object]]]
+    watching: Callable[[Settings], Watching]
     clock: Clock
     new_id: Callable[[], str]
     random: Random

@@ -12,13 +12,14 @@ from backupd.history import History
 from backupd.jobs.found import find
 from backupd.jobs.identity import identity_loader
 from backupd.known import KnownRepositories
+from backupd.observe import Observers, make_observers
 from backupd.ports import Engine, Progress, Store
 from backupd.repository import Elsewhere, Manifest, Repository
 from backupd.runs import Recorder
 from backupd.runtime import Runtime
 from backupd.security import Security, no_identities
 from backupd.settings import Settings
-from backupd.wiring import SystemClock, make_runtime, make_security, make_store, make_watchers, new_id
+from backupd.wiring import SystemClock, make_runtime, make_security, make_store, new_id
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Site:
     identity: Path | None = None
     interactive: bool = False
     _security: Security | None = None
+    _observers: Observers | None = None
     _opened: list[Store | Engine] = field(default_factory=list)
 
     @property
@@ -49,14 +51,10 @@ class Site:
         return self._security
 
     def recorder(self) -> Recorder:
-        """Records runs of this process, and tells those who are to be told."""
-        return Recorder(
-            History(Path(self.settings.state_dir)),
-            SystemClock(),
-            new_id,
-            self.warn,
-            make_watchers(self.settings, self.warn),
-        )
+        """Records runs of this process, and tells those who are to be told: they have been when the site is closed."""
+        clock, history = SystemClock(), History(Path(self.settings.state_dir))
+        self._observers = make_observers(self.settings, history, clock, self.warn)
+        return Recorder(history, clock, new_id, self.warn, self._observers.watchers)
 
     def runtime(self, engine: Engine | None = None) -> Runtime:
         """What operations need; with an engine of its own in place of the configured one, if given."""
@@ -148,6 +146,8 @@ class Site:
         return max(found, key=lambda pair: pair[1].time)
 
     def close(self) -> None:
-        """Let go of engines and stores."""
+        """Let go of engines and stores, once what is being delivered has been."""
+        if self._observers is not None:
+            self._observers.flush()
         for opened in self._opened:
             opened.close()

@@ -41,7 +41,8 @@ def hold(tmp_path: Path) -> Path:
     path = tmp_path / "hold"
     tar = directory / "tar"
     tar.write_text(
-        f'#!/bin/sh\ncase "$*" in *--version*) ;; *) while [ -e {path} ]; do sleep 0.1; done ;; esac\n'
+        f'#!/bin/sh\ncase "$*" in */dev/null*|*--version*) ;; *)'
+        f" while [ -e {path} ] && kill -0 $PPID; do sleep 0.1; done ;; esac\n"
         f'PATH=${{PATH#*:}} exec tar "$@"\n'
     )
     tar.chmod(0o755)
