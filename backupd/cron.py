@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 _HOURS = 24
 _DAY = timedelta(days=1)
@@ -29,7 +28,7 @@ class Cron:
     weekdays: frozenset[int]
     either: bool = False
 
-    def after(self, moment: datetime, zone: ZoneInfo) -> datetime:
+    def after(self, moment: datetime, zone: tzinfo) -> datetime:
         """The first time after that moment, in UTC."""
         day = moment.astimezone(zone).date()
         for number in range(-1, _FARTHEST_DAYS):
@@ -38,7 +37,7 @@ class Cron:
                     return fires
         raise AssertionError("the settings accept no schedule that never fires")
 
-    def before(self, moment: datetime, zone: ZoneInfo) -> datetime:
+    def before(self, moment: datetime, zone: tzinfo) -> datetime:
         """The last time at or before that moment, in UTC."""
         day = moment.astimezone(zone).date()
         for number in range(-1, _FARTHEST_DAYS):
@@ -54,10 +53,10 @@ class Cron:
         of_month, of_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
         return of_month or of_week if self.either else of_month and of_week
 
-    def _fires_on(self, day: date, zone: ZoneInfo) -> list[datetime]:
+    def _fires_on(self, day: date, zone: tzinfo) -> list[datetime]:
         return sorted(set(self._moments(day, zone))) if self.fits(day) else []
 
-    def _moments(self, day: date, zone: ZoneInfo) -> Iterator[datetime]:
+    def _moments(self, day: date, zone: tzinfo) -> Iterator[datetime]:
         for hour in self.hours:
             for minute in self.minutes:
                 local = datetime.combine(day, time(hour, minute), zone)

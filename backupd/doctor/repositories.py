@@ -93,11 +93,11 @@ def _age(name: str, store: str, plan: PlanSettings, manifests: Sequence[Manifest
         return Result("warning", subject, "has no snapshot yet", advice)
     newest = manifests[0]
     due = last_fire(plan.schedule, now - _RUN_TAKES, zone)
-    before = last_fire(plan.schedule, due - timedelta(minutes=1), zone) if due else None
+    before = last_fire(plan.schedule, due - timedelta(minutes=1), zone)
     age = f"the newest snapshot is of {newest.time:%Y-%m-%d %H:%M} UTC"
-    if before is not None and newest.time < before:
+    if newest.time < before:
         return Result("error", subject, f"{age}: two runs or more are missing", advice)
-    if due is not None and newest.time < due:
+    if newest.time < due:
         return Result("warning", subject, f"{age}: the run of {due:%Y-%m-%d %H:%M} is missing", advice)
     if not newest.complete:
         failed = ", ".join(failure.volume for failure in newest.failures if not failure.optional)

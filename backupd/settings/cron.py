@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -93,41 +93,9 @@ def _number(text: str, field: _Field) -> int:
     return int(text)
 
 
-_AS_FIELDS = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-}
-_LOOKED_BACK = timedelta(days=8 * 366)
-"""February 29 comes at least once in eight years."""
-
-
-def last_fire(schedule: str, moment: datetime, zone: tzinfo) -> datetime | None:
-    """The last time at or before `moment` at which a schedule fires, by the clock on the wall of `zone`.
-
-    A day matches if the day of the month and that of the week do, or either of them where both are restricted, as in
-    crontab(5). None: never in eight years.
-    """
-    parts = _AS_FIELDS.get(schedule, schedule).split()
-    minutes, hours, days, months, weekdays = (_values(part, field) for part, field in zip(parts, _FIELDS, strict=True))
-    weekdays = {day % 7 for day in weekdays}
-    either = parts[2] != "*" and parts[4] != "*"
-    local = moment.astimezone(zone)
-    day, limit = local.date(), (local - _LOOKED_BACK).date()
-    while day > limit:
-        of_month, of_week = day.day in days, day.isoweekday() % 7 in weekdays
-        if day.month in months and ((of_month or of_week) if either else (of_month and of_week)):
-            times = (
-                time(hour, minute) for hour in sorted(hours, reverse=True) for minute in sorted(minutes, reverse=True)
-            )
-            for at in times:
-                fire = datetime.combine(day, at, zone)
-                if fire <= moment:
-                    return fire
-        day -= timedelta(days=1)
-    return None
+def last_fire(schedule: str, moment: datetime, zone: tzinfo) -> datetime:
+    """The last time at or before `moment` at which a schedule fires, in that zone."""
+    return parse_schedule(schedule).before(moment, zone).astimezone(zone)
 
 
 Schedule = Annotated[str, AfterValidator(check_schedule)]

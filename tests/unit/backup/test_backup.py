@@ -224,7 +224,8 @@ class TestSeveralStores:
         good = place.backup().manifest
         second.mend()
         key = damaged.archives[0].needs[0].key
-        put(place.stores[0], key, place.stores[0].read(key)[:-1] + b"!")
+        data = place.stores[0].read(key)
+        put(place.stores[0], key, data[:-1] + bytes([data[-1] ^ 1]))
         result = place.backup()
         assert list(result.store_failures) == ["second"]
         assert place.repository(1).snapshot_ids() == {good.id, result.manifest.id}
