@@ -41,22 +41,32 @@ def standing(checks: Iterable[CheckRecord], drill: DrillRecord | None = None) ->
     ordered = in_order(checks)
     damaged: dict[str, CheckRecord] = {}
     for check in ordered:
-        for found in check.volumes:
-            before = damaged.get(found.volume)
-            if before is not None and before.kind != "sizes" and not check.full:
-                continue  # it has not looked as closely
-            if found.problem is not None:
-                damaged[found.volume] = check
-            else:
-                damaged.pop(found.volume, None)
+        if drill is None or check.id <= drill.id:
+            _weigh(check, damaged)
     if drill is not None:
-        well = {volume.volume for volume in drill.volumes if volume.outcome != "failed"}
-        damaged = {name: check for name, check in damaged.items() if name not in well or check.id > drill.id}
+        for volume in drill.volumes:
+            if volume.outcome != "failed":
+                damaged.pop(volume.volume, None)
+        for check in ordered:
+            if check.id > drill.id:
+                _weigh(check, damaged)
     if damaged:
         return Standing("damaged", next(iter(damaged.values())), drill, damaged)
     best = _closest(ordered)
     proven = drill is not None and drill.good
     return Standing("good" if best or proven else "unverified", best, drill)
+
+
+def _weigh(check: CheckRecord, damaged: dict[str, CheckRecord]) -> None:
+    """Add what a check found to what those before it did."""
+    for found in check.volumes:
+        before = damaged.get(found.volume)
+        if before is not None and before.kind != "sizes" and not check.full:
+            continue  # it has not looked as closely
+        if found.problem is not None:
+            damaged[found.volume] = check
+        else:
+            damaged.pop(found.volume, None)
 
 
 def superseded(checks: Iterable[CheckRecord], drill: DrillRecord | None = None) -> list[CheckRecord]:

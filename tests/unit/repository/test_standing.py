@@ -78,6 +78,13 @@ def test_drills_count() -> None:
 
 
 looks = st.sampled_from([("sizes", 0.0), *((kind, part) for kind in ("objects", "data") for part in (0.05, 1.0))])
+
+
+def test_what_is_found_after_a_drill_counts() -> None:
+    early, late = check(1, "data", 1.0, ["v"]), check(5, bad=["v"])
+    assert dict(standing([early, late], drill(3, {"v": "proven", "w": "proven"})).damaged) == {"v": late}
+
+
 checks = st.lists(st.tuples(looks, st.sets(st.sampled_from(VOLUMES))), max_size=9)
 drills = st.none() | st.builds(
     drill,
