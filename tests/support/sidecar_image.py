@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import BuildError, ImageNotFound
@@ -61,9 +62,10 @@ class SidecarImage:
 
     def _run(self, base: str, **options: object) -> None:
         try:
-            self._client.images.build(
-                fileobj=_context(), custom_context=True, buildargs={"BASE_IMAGE": base}, rm=True, **options
-            )
+            with _context() as context:
+                self._client.images.build(
+                    fileobj=context, custom_context=True, buildargs={"BASE_IMAGE": base}, rm=True, **options
+                )
         except BuildError as exc:
             said = "".join(str(line.get("stream") or line.get("error") or "") for line in exc.build_log)
             raise AssertionError(f"the image can't be built:\n{said[-3000:]}") from exc
@@ -94,7 +96,7 @@ class SidecarImage:
         return answer.iter_content(1 << 20)
 
 
-def _context() -> object:
+def _context() -> Any:
     """What the client would send: the directory without what .dockerignore names."""
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     patterns = [line.strip() for line in ignored if line.strip() and not line.startswith("#")]
