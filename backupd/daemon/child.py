@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from threading import Thread
 from types import FrameType
 
@@ -40,7 +40,7 @@ from backupd.wiring import secret_values
 def main() -> None:
     """Do what the daemon says, reply, and end."""
     signal.signal(signal.SIGTERM, _terminated)
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+    with suppress(BrokenPipeError), os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:  # nobody is left to tell
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints must not spoil the reply
         task = receive(sys.stdin.buffer)
         Thread(target=_end_with_the_daemon, daemon=True).start()
