@@ -183,6 +183,7 @@ def make_limits(settings: Settings) -> Limits:
         other_sizes=SizeLimits(_share(alerts.shrink), _share(alerts.grow)),
         compare_with=alerts.compare_with,
         smallest_bytes=alerts.size_at_least,
+        ages={name: plan.max_age for name, plan in settings.plans.items() if plan.max_age is not None},
         free_bytes=alerts.free_bytes,
         free_share=alerts.free_percent / 100,
     )

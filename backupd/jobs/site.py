@@ -51,10 +51,11 @@ class Site:
         return self._security
 
     def recorder(self) -> Recorder:
-        """Records runs of this process, and tells those who are to be told: they have been when the site is closed."""
+        """Records runs of this process. If `notifications.manual` says so, who is to be told has been at `close`."""
         clock, history = SystemClock(), History(Path(self.settings.state_dir))
-        self._observers = make_observers(self.settings, history, clock, self.warn)
-        return Recorder(history, clock, new_id, self.warn, self._observers.watchers)
+        if self.settings.notifications.manual:
+            self._observers = make_observers(self.settings, history, clock, self.warn)
+        return Recorder(history, clock, new_id, self.warn, self._observers.watchers if self._observers else ())
 
     def runtime(self, engine: Engine | None = None) -> Runtime:
         """What operations need; with an engine of its own in place of the configured one, if given."""

@@ -96,7 +96,7 @@ class Watched:
 def plan_facts(settings: Settings) -> list[PlanFacts]:
     """The plans as configured."""
     return [
-        PlanFacts(name, plan.volumes, plan.stores, plan.schedule, plan.timezone or "UTC")
+        PlanFacts(name, plan.volumes, plan.stores, plan.schedule, plan.timezone or "UTC", plan.max_age)
         for name, plan in settings.plans.items()
     ]
 

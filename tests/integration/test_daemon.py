@@ -59,7 +59,13 @@ def make(make_cli: Callable[..., Cli], tmp_path: Path, volume: Path) -> Callable
         cli = make_cli(
             engine="mounted",
             threads=1,
-            **{"volumes": {"data": {"path": str(volume)}}, "log": {"format": "json"}, "plans": filled, **settings},
+            **{
+                "volumes": {"data": {"path": str(volume)}},
+                "log": {"format": "json"},
+                "plans": filled,
+                "web": {"enabled": False},
+                **settings,
+            },
         )
         environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
         return Cli(cli.config, environment)

@@ -6,8 +6,6 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from backupd.history import Run
 from backupd.notify import Event
-from backupd.settings import Settings
-from backupd.web.making import Watched, plan_facts
+from backupd.web.making import Watched
 from tests.support.apt import NotInstallable
 from tests.support.promtool import promtool
 from tests.support.runtime import BEGIN
@@ -42,13 +39,6 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Every sample that a daemon in full use exposes, with its labels."""
     settings = configured(tmp_path_factory.mktemp("full"), "web: {port: 0}\nalerts: {free_percent: 100}")
     snapshot_with_runs(settings)
-    facts = [replace(plan, max_age=timedelta(days=1)) for plan in plan_facts(settings)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backupd.web.making.plan_facts", lambda _: facts)
-        return exposed_by(settings)
-
-
-def exposed_by(settings: Settings) -> dict[str, set[str]]:
     with served(settings) as web:
         watched: Watched = web.watched
         watched._counter.ended(Run(id="ff", kind="backup", plan="nightly", started=BEGIN, outcome="failed"))

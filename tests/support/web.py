@@ -52,7 +52,7 @@ def configured(base: Path, more: str = "", token: str | None = TOKEN) -> Setting
     (base / "backupd.yaml").write_text(
         f"engine: mounted\nproject: web\nstate_dir: {base}/state\n"
         f"stores: {{local: {{type: local, path: {base}/store}}}}\nvolumes: {{data: {{path: {base}/volume}}}}\n"
-        f"plans: {{nightly: {{volumes: [data], stores: [local], schedule: '0 2 * * *'}}}}\n{more}"
+        f"plans: {{nightly: {{volumes: [data], stores: [local], schedule: '0 2 * * *', max_age: 26h}}}}\n{more}"
     )
     return load_settings(base / "backupd.yaml", {"BACKUPD_WEB__TOKEN": token} if token else {})
 
