@@ -263,7 +263,8 @@ def _said(pruned: Pruned) -> str:
         kept += f"; {_old(pruned.old)}"
     if pruned.outline.nothing_goes:
         return f"nothing to remove, {kept}"
-    gone = f"{words.count(len(pruned.snapshots), 'snapshot')} and {words.count(pruned.objects, 'object')} removed"
+    snapshots = f"{words.count(len(pruned.snapshots), 'snapshot')} and " if pruned.snapshots else ""
+    gone = f"{snapshots}{words.count(pruned.objects, 'object')} removed"
     freed = "freed" if pruned.old is None else "hidden"
     return f"{gone}, {words.size(pruned.bytes)} {freed}, {kept}"
 

@@ -108,6 +108,7 @@ def test_the_table_and_what_goes(cli: Cli, history: list[str]) -> None:
     assert done["left"] == []
     assert ids_of(cli) == set(history[2:])
     assert cli.json("verify", "--read-data")["problems"] == []
+    assert "1 object removed" in cli.run("prune").stdout  # what prune had noted of a check, and verify since
     assert "nothing to remove, 2 snapshots kept" in cli.run("prune").stdout
 
 
@@ -266,6 +267,7 @@ def test_on_s3(make_cli: Callable[..., Cli], volume: Path, seaweedfs_s3: S3Serve
     assert set(cli.json("prune")["stores"][0]["removed"]["snapshots"]) == set(ids[:2])
     assert ids_of(cli) == set(ids[2:])
     assert cli.json("verify", "--read-data")["problems"] == []
+    assert "1 object removed" in cli.run("prune").stdout  # what prune had noted of a check
     assert "nothing to remove" in cli.run("prune").stdout
 
 
@@ -283,6 +285,7 @@ def test_in_a_bucket_with_versions(make_cli: Callable[..., Cli], volume: Path, s
     versions = client.list_object_versions(Bucket=bucket, Prefix=f"x/snapshots/{ids[0]}")
     assert len(versions["Versions"]) == 1
     assert len(versions["DeleteMarkers"]) == 1
+    assert "1 object removed" in cli.run("prune").stdout  # what prune had noted of a check
     assert "nothing to remove" in cli.run("prune").stdout
     client.close()
 

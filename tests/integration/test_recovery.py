@@ -160,8 +160,8 @@ def test_from_the_repository_itself(tmp_path: Path) -> None:
     keep_findings(
         place.repository(), second, [Finding(second.id, "data")], Look(place.clock.now(), "sizes"), place.runtime
     )
-    for key in (f"drills/{second.id}/20261101T030000Z-00000000.json", "later/thing", f"snapshots/{second.id}.later"):
-        place.stores[0].put(key, b"whatever")
+    for other in (f"drills/{second.id}/20261101T030000Z-00000000.json", "later/thing", f"snapshots/{second.id}.later"):
+        place.stores[0].put(other, b"whatever")
     (tmp_path / "key").write_text(key.secret)
     program = tmp_path / "store" / SCRIPT
     assert program.read_bytes() == PROGRAM.read_bytes()

@@ -108,7 +108,8 @@ class PipeOutput(_Job):
         if self._path is None:
             self.get_ready()
         assert self._path is not None
-        self._reader = self._resources.enter_context(_Descriptor(self._path, os.O_RDONLY)).number
+        self._reader_end = self._resources.enter_context(_Descriptor(self._path, os.O_RDONLY))
+        self._reader = self._reader_end.number
         self._keeper = self._resources.enter_context(_Descriptor(self._path, os.O_WRONLY))
         widen(self._reader)
         self._events = select.poll()
