@@ -42,7 +42,6 @@ class Watched:
             list(settings.stores),
             lambda name: make_store(settings, name),
             lambda: make_security(settings, no_identities, logger.debug),
-            Path(settings.state_dir),
             clock,
             settings.web.refresh,
         )

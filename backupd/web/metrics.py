@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import product
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from backupd.history import Outcome, Run, RunKind
+from backupd.repository import State
 from backupd.web.counts import RunCounter
 from backupd.web.state import PlanFacts, Sources, StoreContent
 
@@ -43,6 +47,7 @@ class BackupdCollector(Collector):
         yield from self._runs()
         yield from self._figures()
         yield from self._stores()
+        yield from self._checks()
         yield from self._drills()
         yield from self._told()
 
@@ -85,7 +90,7 @@ class BackupdCollector(Collector):
             done = ended if ended is not None and ended.good else self._last(kind, plan, ["done"])
             if done is not None:
                 success.add_metric(key, _ended(done).timestamp())
-            if plan is not None:
+            if plan is not None or kind == "prune":
                 newest = self._sources.history.runs(kind=kind, plan=plan, limit=_NEWEST)
                 running.add_metric(key, sum(run.outcome == "running" for run in newest))
         yield from (last, success, good, took, warnings, running)
@@ -164,6 +169,24 @@ class BackupdCollector(Collector):
         for (plan, volume), time in sorted(times.items()):
             newest.add_metric([store, plan, volume], time)
 
+    def _checks(self) -> Iterator[Family]:
+        states = _gauge("backupd_snapshot_states", "Snapshots by what their checks say.", "store", "plan", "state")
+        newest = _gauge(
+            "backupd_newest_good_snapshot_timestamp_seconds", "When the newest good one began.", "store", "plan"
+        )
+        for store, state in self._sources.stores().items():
+            if state.content is None:
+                continue
+            known = [(manifest, state.content.standing(manifest.id).state) for manifest in state.content.manifests]
+            counts = Counter((manifest.plan, word) for manifest, word in known)
+            plans = {plan.name for plan in self._sources.plans if store in plan.stores} | {plan for plan, _ in counts}
+            for plan, word in product(sorted(plans), get_args(State)):
+                states.add_metric([store, plan, word], counts[plan, word])
+            good = {manifest.plan: manifest for manifest, word in reversed(known) if word == "good"}
+            for plan, manifest in sorted(good.items()):
+                newest.add_metric([store, plan], manifest.time.timestamp())
+        yield from (states, newest)
+
     def _drills(self) -> Iterator[Family]:
         labels = "store", "plan", "volume"
         time = _gauge("backupd_drill_timestamp_seconds", "When the volume was last drilled.", *labels)
@@ -172,7 +195,7 @@ class BackupdCollector(Collector):
             "backupd_drill_recovery_seconds", "How long a restore took, services included (RTO).", *labels
         )
         for store, state in self._sources.stores().items():
-            records = sorted(state.content.drills.values(), key=lambda record: record.time) if state.content else []
+            records = state.content.drills if state.content else []
             newest = {(record.plan, volume.volume): (record, volume) for record in records for volume in record.volumes}
             for (plan, name), (record, volume) in newest.items():
                 time.add_metric([store, plan, name], record.time.timestamp())

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from backupd.history import Outcome, RunKind, Trigger
+from backupd.repository import CheckKind, State
 
 Item = TypeVar("Item")
 Bytes = Annotated[int, Field(description="bytes", ge=0)]
@@ -101,6 +102,16 @@ class Drill(Answer):
     recovery_seconds: Seconds
 
 
+class Check(Answer):
+    """What is known of a snapshot in one store, from its checks and its last drill."""
+
+    state: State
+    problem: str | None = Field(description="what is wrong with it, if it is damaged")
+    kind: CheckKind | None = Field(description="how it was checked; null: it never was")
+    percent: Annotated[float, Field(description="of the data that was read for that", ge=0, le=100)] | None
+    time: Time | None
+
+
 class Snapshot(Answer):
     """A snapshot, in every store that has it."""
 
@@ -116,6 +127,7 @@ class Snapshot(Answer):
     encrypted: bool
     archives: list[Archive]
     missing: dict[str, str] = Field(description="why, by volume that is not in it")
+    checks: dict[str, Check] = Field(description="by store that has it")
     drill: Drill | None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from backupd import history
-from backupd.repository import DrillRecord, Manifest
+from backupd.repository import DrillRecord, Manifest, Standing
 from backupd.web import models
 from backupd.web.state import PlanFacts, Sources, StoreContent, StoreState
 
@@ -74,16 +74,16 @@ def scheduled(sources: Sources) -> list[models.Scheduled]:
 
 def snapshots(sources: Sources) -> list[models.Snapshot]:
     """Those of all stores, newest first, each once."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, dict[str, Standing]] = {}
     manifests: dict[str, Manifest] = {}
     drills: dict[str, DrillRecord] = {}
     for store, content in _contents(sources):
         for manifest in content.manifests:
             manifests.setdefault(manifest.id, manifest)
-            places.setdefault(manifest.id, []).append(store)
-        for id_, record in content.drills.items():
-            if id_ not in drills or drills[id_].time < record.time:
-                drills[id_] = record
+            places.setdefault(manifest.id, {})[store] = content.standing(manifest.id)
+        for record in content.drills:
+            if record.snapshot not in drills or drills[record.snapshot].time < record.time:
+                drills[record.snapshot] = record
     ordered = sorted(manifests.values(), key=lambda manifest: (manifest.time, manifest.id), reverse=True)
     return [_snapshot(manifest, places[manifest.id], drills.get(manifest.id)) for manifest in ordered]
 
@@ -101,7 +101,7 @@ def age(store: str, state: StoreState, now: datetime) -> models.StoreAge:
     return models.StoreAge(store=store, seen=seen, age_seconds=seconds, error=state.error)
 
 
-def _snapshot(manifest: Manifest, stores: list[str], drill: DrillRecord | None) -> models.Snapshot:
+def _snapshot(manifest: Manifest, stores: dict[str, Standing], drill: DrillRecord | None) -> models.Snapshot:
     return models.Snapshot(
         id=manifest.id,
         plan=manifest.plan,
@@ -109,7 +109,7 @@ def _snapshot(manifest: Manifest, stores: list[str], drill: DrillRecord | None) 
         time=manifest.time,
         finished=manifest.finished,
         host=manifest.host,
-        stores=stores,
+        stores=list(stores),
         complete=manifest.complete,
         trouble=manifest.all_trouble,
         encrypted=manifest.encryption is not None,
@@ -128,7 +128,19 @@ def _snapshot(manifest: Manifest, stores: list[str], drill: DrillRecord | None) 
             for archive in manifest.archives
         ],
         missing={failure.volume: failure.error for failure in manifest.failures},
+        checks={store: _check(standing) for store, standing in stores.items()},
         drill=_drill(drill) if drill else None,
+    )
+
+
+def _check(standing: Standing) -> models.Check:
+    check = standing.check
+    return models.Check(
+        state=standing.state,
+        problem=standing.problem,
+        kind=check.kind if check else None,
+        percent=check.fraction * 100 if check else None,
+        time=check.time if check else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from backupd.history import History, RunKind
 from backupd.notify.alerts import Raised
 from backupd.notify.conditions import Space
-from backupd.repository import DrillRecord, Manifest
+from backupd.repository import DrillRecord, Manifest, Standing
 
 
 class NextRun(Protocol):
@@ -65,18 +65,28 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class StoreContent:
-    """What a store held at `time`: snapshots newest first, the newest drill of each, objects and their bytes.
+    """What a store held at `time`: snapshots newest first, how each stands by its records, objects and their bytes.
 
     `marks` are the keys that it was read from.
     """
 
     time: datetime
     manifests: Sequence[Manifest] = ()
-    drills: Mapping[str, DrillRecord] = field(default_factory=dict)
+    standings: Mapping[str, Standing] = field(default_factory=dict)
     objects: int = 0
     size_bytes: int = 0
     damaged: int = 0
     marks: frozenset[str] = frozenset()
+
+    def standing(self, snapshot_id: str) -> Standing:
+        """Of any snapshot."""
+        return self.standings.get(snapshot_id, Standing())
+
+    @property
+    def drills(self) -> list[DrillRecord]:
+        """The newest drill of each snapshot, oldest first."""
+        found = [standing.drill for standing in self.standings.values() if standing.drill is not None]
+        return sorted(found, key=lambda drill: drill.time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from backupd.errors import BackupdError, NoRepository
 from backupd.history import Run
 from backupd.ports import Clock, Store
-from backupd.repository import Repository, last_drills, layout
+from backupd.repository import RecordDoubted, Repository, layout, standings
 from backupd.security import Security
 from backupd.web.state import StoreContent, StoreState
 
@@ -29,13 +28,11 @@ class StoreView:
         stores: Sequence[str],
         open_store: Callable[[str], Store],
         security: Callable[[], Security],
-        state: Path,
         clock: Clock,
         every: timedelta,
     ) -> None:
         self._open = open_store
         self._security = security
-        self._directory = state
         self._clock = clock
         self._every = every
         self._seen: dict[str, StoreState] = dict.fromkeys(stores, StoreState())
@@ -101,9 +98,9 @@ class StoreView:
             except NoRepository:  # not yet
                 return StoreContent(now, objects=len(sizes), size_bytes=sum(sizes))
             manifests, problems = repository.snapshots()
-            drills = last_drills(repository, self._directory)
-            damaged = len(problems) + len(drills.damaged)
-            return StoreContent(now, manifests, drills.records, len(sizes), sum(sizes), damaged, marks)
+            found = standings(repository, marks)
+            damaged = len(problems) + sum(not isinstance(problem, RecordDoubted) for problem in found.problems)
+            return StoreContent(now, manifests, found.of, len(sizes), sum(sizes), damaged, marks)
 
     def _run(self) -> None:
         while not self._ending:
@@ -113,11 +110,11 @@ class StoreView:
 
 
 def _listed(store: Store) -> tuple[list[int], frozenset[str]]:
-    """The sizes of all objects, and the keys of snapshots and drills, which say whether others are there."""
+    """The sizes of all objects, and the keys of snapshots and of their records, which say whether others are there."""
     sizes: list[int] = []
     marks: set[str] = set()
     for info in store.list():
         sizes.append(info.size)
-        if info.key.startswith((layout.SNAPSHOTS, layout.DRILLS)):
+        if info.key.startswith((layout.SNAPSHOTS, layout.CHECKS, layout.DRILLS)):
             marks.add(info.key)
     return sizes, frozenset(marks)

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -22,11 +23,12 @@ from backupd.history import Run
 from backupd.log import configure
 from backupd.ports import Store
 from backupd.settings import LogSettings
+from backupd.verify import VerifyRequest, verify
 from backupd.web import models
 from backupd.web.making import Watched
 from backupd.web.server import WebServer
-from backupd.wiring import secret_values
-from tests.support.runtime import BEGIN, TickingClock
+from backupd.wiring import make_runtime, make_stores, secret_values
+from tests.support.runtime import BEGIN, RecordingProgress, TickingClock
 from tests.support.web import TOKEN, Served, Status, configured, served, snapshot_with_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +159,34 @@ def test_snapshots(web: Served) -> None:
         assert len(web.get(f"/api/v1/snapshots?{query}").json()["items"]) == count
 
 
+def test_what_checks_found(tmp_path: Path) -> None:
+    settings = configured(tmp_path, "web: {port: 0}")
+    snapshot = snapshot_with_runs(settings)
+    with served(settings) as web:
+
+        def states() -> dict[str, float]:
+            found = samples(web.get("/metrics").text)
+            labels = {"store": "local", "plan": "nightly"}
+            names = ("good", "unverified", "damaged")
+            return {
+                name: found["backupd_snapshot_states", frozenset((labels | {"state": name}).items())] for name in names
+            }
+
+        (check,) = web.get(f"/api/v1/snapshots/{snapshot}").json()["checks"].values()
+        assert check == {"state": "good", "problem": None, "kind": None, "percent": None, "time": None}  # by its drill
+        assert states() == {"good": 1, "unverified": 0, "damaged": 0}
+        (archive,) = (tmp_path / "store" / "archives" / "data").glob("*.tar.zst")
+        archive.chmod(0o600)
+        archive.write_bytes(archive.read_bytes()[:-1])
+        runtime = make_runtime(settings, RecordingProgress())
+        assert verify(make_stores(settings, ["local"]), VerifyRequest(plan="nightly"), runtime, Random(0)).problems
+        web.watched._view.look()  # nobody has told it: what the store lists has changed
+        check = web.get(f"/api/v1/snapshots/{snapshot}").json()["checks"]["local"]
+        assert (check["state"], check["kind"], check["percent"]) == ("damaged", "sizes", 0)
+        assert "data" in check["problem"]
+        assert states() == {"good": 0, "unverified": 0, "damaged": 1}
+
+
 def test_schedule(web: Served) -> None:
     assert [one["kind"] for one in web.get("/api/v1/schedule").json()["items"]] == ["backup", "drill"]
     assert len(web.get("/api/v1/schedule/nightly").json()) == 2
@@ -223,6 +253,8 @@ def test_metrics(web: Served, base: Path) -> None:
     assert value("newest_snapshot_timestamp_seconds", store="local", plan="nightly", volume="data") > begin - 86400
     assert value("drill_success", store="local", plan="nightly", volume="data") == 1
     assert value("drill_recovery_seconds", store="local", plan="nightly", volume="data") == 2.5
+    assert value("newest_good_snapshot_timestamp_seconds", store="local", plan="nightly") > begin - 86400
+    assert value("running", kind="prune", plan="") == 0
     assert value("free_bytes", place="store local") > 0
     assert value("ready") == 1
     assert value("config_last_reload_successful") == 1
