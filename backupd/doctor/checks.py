@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from backupd.consistency import with_enabled
-from backupd.doctor import engine, machine, plans, repositories, stores, volumes
+from backupd.doctor import engine, machine, plans, repositories, runs, stores, volumes
 from backupd.doctor.repositories import Held
 from backupd.doctor.result import Check, Result
 from backupd.errors import BackupdError
@@ -35,6 +35,7 @@ def all_checks(patient: Patient) -> Iterator[Check]:
     for name, plan in settings.plans.items():
         yield Check("configuration", f"plan {name}", partial(plans.look_at_plan, name, plan, settings))
     yield Check("configuration", "stores and volumes", partial(plans.look_for_leftovers, settings))
+    yield Check("configuration", "upkeep", partial(plans.look_at_upkeep, settings))
     yield Check("configuration", "encryption", partial(plans.look_at_encryption, settings))
     yield Check("machine", "state_dir", partial(machine.look_at_state, runtime.state))
     keys = partial(machine.look_at_keys, runtime.state, patient.identity, encrypted=encrypted)
@@ -44,6 +45,7 @@ def all_checks(patient: Patient) -> Iterator[Check]:
     for store in patient.stores:
         yield Check("stores", f"store {store.name}", partial(_store, store, settings, runtime, seen))
     yield Check("snapshots", "snapshots", partial(repositories.look_at_ages, settings, runtime, seen))
+    yield Check("snapshots", "history", partial(runs.look_at_runs, settings, runtime, seen))
 
 
 def _engine(settings: Settings, runtime: Runtime) -> Iterator[Check]:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 from backupd.doctor.result import Result
 from backupd.settings import PlanSettings, S3StoreSettings, Settings
+from backupd.settings.cron import parse_schedule
+from backupd.words import duration
+
+_ANY_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
+_WEEK = timedelta(days=8)
+_MOST_RUNS = 300
 
 
 def look_at_plan(name: str, plan: PlanSettings, settings: Settings) -> Iterator[Result]:
@@ -32,6 +41,47 @@ def look_at_plan(name: str, plan: PlanSettings, settings: Settings) -> Iterator[
     if plan.drill.schedule is None:
         advice = f"set plans.{name}.drill.schedule, or run `backupd drill` now and then"
         yield Result("note", subject, "is not drilled by itself: nothing proves that it comes back", advice)
+    if plan.verify.schedule is None:
+        advice = f"set plans.{name}.verify.schedule, or run `backupd verify` now and then"
+        yield Result("note", subject, "is not verified by itself: damage shows when it is restored", advice)
+    yield from _max_age(name, plan)
+
+
+def _max_age(name: str, plan: PlanSettings) -> Iterator[Result]:
+    """Whether anybody is told once backups stop, and not before that."""
+    subject, pause = f"plan {name}", _longest_pause(plan)
+    if pause is None:
+        return
+    if plan.max_age is None:
+        advice = f"set plans.{name}.max_age to some more than {duration(pause)}"
+        yield Result("note", subject, "has no max_age: that it no longer succeeds is no alert", advice)
+    elif plan.max_age <= pause:
+        text = f"its max_age of {duration(plan.max_age)} is over before the next run: {duration(pause)} lie between two"
+        yield Result("warning", subject, text, f"set plans.{name}.max_age to some more than that")
+
+
+def _longest_pause(plan: PlanSettings) -> timedelta | None:
+    """The longest time between two runs, of a week's at least or of the first 300; None without a schedule."""
+    if plan.schedule is None:
+        return None
+    times, zone = parse_schedule(plan.schedule), ZoneInfo(plan.timezone or "UTC")
+    fires = [times.after(_ANY_MONDAY, zone)]
+    while len(fires) < _MOST_RUNS and (fires[-1] - fires[0] < _WEEK or len(fires) <= 12):
+        fires.append(times.after(fires[-1], zone))
+    return max(later - earlier for earlier, later in pairwise(fires))
+
+
+def look_at_upkeep(settings: Settings) -> Iterator[Result]:
+    """Whether what is no longer wanted goes, and whether anybody hears of what goes wrong."""
+    keeping = [name for name, plan in settings.plans.items() if any(map(plan.keep_in, plan.stores))]
+    if keeping and settings.prune.schedule is None:
+        text = f"has no schedule: what {', '.join(keeping)} no longer keeps stays until somebody prunes"
+        yield Result("warning", "prune", text, "set prune.schedule, or run `backupd prune` now and then")
+    if settings.notifications.targets:
+        yield Result("ok", "notifications", f"are sent to {', '.join(settings.notifications.targets)}")
+    elif not any(plan.ping.urls() for plan in settings.plans.values()):
+        advice = "name somebody in notifications.targets, or a dead-man ping in plans.NAME.ping (docs/monitoring.md)"
+        yield Result("note", "notifications", "nobody is told of failures, but by the log and /metrics", advice)
 
 
 def look_for_leftovers(settings: Settings) -> Iterator[Result]:

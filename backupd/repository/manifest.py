@@ -145,6 +145,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         found = [*self.trouble, *(text for archive in self.archives for text in archive.trouble)]
         return list(dict.fromkeys(found))
 
+    def is_success_of(self, plan: str) -> bool:
+        """Whether it is a backup of that plan that did all it should."""
+        return self.plan == plan and self.reason == "backup" and self.complete and not self.all_trouble
+
     @property
     def short_id(self) -> str:
         """The id as it is shown."""

@@ -57,13 +57,8 @@ class StoreView:
     def newest(self, plan: str) -> datetime | None:
         """When the plan's newest complete snapshot was finished, as far as is known."""
         contents = [state.content for state in self.seen().values() if state.content is not None]
-        times = [
-            manifest.finished
-            for content in contents
-            for manifest in content.manifests
-            if manifest.plan == plan and manifest.reason == "backup" and manifest.complete and not manifest.all_trouble
-        ]
-        return max(times, default=None)
+        found = (manifest for content in contents for manifest in content.manifests)
+        return max((manifest.finished for manifest in found if manifest.is_success_of(plan)), default=None)
 
     def start(self) -> None:
         """Look from now on."""

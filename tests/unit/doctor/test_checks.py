@@ -16,6 +16,7 @@ import yaml
 from backupd.doctor import Check, Finding, Level, Patient, Result, all_checks, examine
 from backupd.doctor.machine import look_at_keys, look_at_state, room, skew
 from backupd.errors import SourceError, StoreUnavailable
+from backupd.history import History, Outcome, Run, RunKind
 from backupd.ports import Store
 from backupd.settings import Settings, load_settings
 from backupd.stores.memory import MemoryStore
@@ -85,7 +86,8 @@ def test_a_deployment_that_is_well(place: Place) -> None:
     found = findings(place)
     assert said(found, "error") == []
     assert said(found, "warning") == [
-        "plan nightly: its snapshots are in local only: what takes this machine takes them"
+        "plan nightly: its snapshots are in local only: what takes this machine takes them",
+        "prune: has no schedule: what nightly no longer keeps stays until somebody prunes",
     ]
     assert any("repository" in text and "1 snapshot, the newest of" in text for text in said(found, "ok"))
     assert "volume data: is read by auto: no container is known to use it" in said(found, "ok")
@@ -140,6 +142,72 @@ def test_snapshots_that_do_not_come(place: Place, late: timedelta, level: Level,
     assert word in text
 
 
+def test_a_success_that_is_too_old_and_what_went_wrong_last(place: Place) -> None:
+    plan = {**CONFIGURATION["plans"]["nightly"], "max_age": "26h", "verify": {"schedule": "0 4 * * *"}}
+    changes = {"plans": {"nightly": plan}, "prune": {"schedule": "@daily"}}
+    assert "plan nightly: has never succeeded" in said(findings(place, **changes), "warning")
+    place.backup()
+    found = findings(place, **changes)
+    assert any(text.startswith("plan nightly: last succeeded ") for text in said(found, "ok"))
+    assert "verify of nightly: has a schedule, and has not been done yet here" in said(found, "note")
+    place.clock.time += timedelta(hours=27)
+    (text,) = [text for text in said(findings(place, **changes), "error") if text.startswith("plan nightly: last")]
+    assert "its max_age is 26 h 0 min" in text
+
+    history, now = History(place.runtime.state), place.clock.now()
+    history.put(Run(id="aa" * 8, kind="backup", plan="nightly", started=now, finished=now, outcome="done"))
+    runs: list[tuple[RunKind, str | None, Outcome]] = [
+        ("verify", "nightly", "failed"), ("drill", "nightly", "done"), ("prune", None, "failed"),
+    ]  # fmt: skip
+    for number, (kind, name, outcome) in enumerate(runs):
+        broken = None if outcome == "done" else "it is broken"
+        history.put(
+            Run(id=f"{number:02x}" * 8, kind=kind, plan=name, started=now, finished=now, outcome=outcome, error=broken)
+        )
+    found = findings(place, **changes)
+    assert any(text.startswith("plan nightly: last succeeded ") for text in said(found, "ok"))
+    assert [text for text in said(found, "error") if text.endswith("is failed: it is broken")] == [
+        f"verify of nightly: the last one, of {now:%Y-%m-%d %H:%M} UTC, is failed: it is broken"
+    ]
+    assert any(text.startswith("prune: the last one") for text in said(found, "warning"))
+    assert any(text.startswith("drill of nightly: went well") for text in said(found, "ok"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "max_age", "pause"),
+    [
+        ("0 2 * * *", "1d", "24 h 0 min"),
+        ("0 2 * * 1-5", "26h", "72 h 0 min"),
+        ("*/5 9-17 * * *", "2h", "15 h 5 min"),
+        ("@monthly", "30d", "744 h 0 min"),
+        ("0 2 * * *", "26h", None),
+        ("@monthly", "32d", None),
+    ],
+)
+def test_a_max_age_that_is_over_before_the_next_run(
+    place: Place, schedule: str, max_age: str, pause: str | None
+) -> None:
+    plan = {**CONFIGURATION["plans"]["nightly"], "schedule": schedule, "max_age": max_age}
+    found = [text for text in said(findings(place, plans={"nightly": plan}), "warning") if "max_age" in text]
+    assert [text.partition("before the next run: ")[2] for text in found] == (
+        [f"{pause} lie between two"] if pause else []
+    )
+
+
+def test_what_nobody_would_notice(place: Place) -> None:
+    found = findings(place)
+    assert any(text.startswith("prune: has no schedule: what nightly") for text in said(found, "warning"))
+    notes = said(found, "note")
+    assert "notifications: nobody is told of failures, but by the log and /metrics" in notes
+    assert "plan nightly: has no max_age: that it no longer succeeds is no alert" in notes
+    assert "plan nightly: is not verified by itself: damage shows when it is restored" in notes
+    plan = {**CONFIGURATION["plans"]["nightly"], "max_age": "26h", "verify": {"schedule": "@daily"}}
+    target = {"ops": {"url": "json://ops.example.org"}}
+    found = findings(place, plans={"nightly": plan}, prune={"schedule": "@daily"}, notifications={"targets": target})
+    left = [text for text in said(found, "note", "warning") if "has a schedule" not in text]
+    assert not [text for text in left if "prune" in text or "notif" in text or "max_age" in text or "verif" in text]
+
+
 def test_no_snapshot_yet(place: Place) -> None:
     assert "plan nightly in local: has no snapshot yet" in said(findings(place), "warning")
 
@@ -170,7 +238,7 @@ def test_a_store_that_does_not_answer_is_one_error_and_the_rest_is_looked_at(pla
     found = findings(place, [faulty])
     (error,) = [one.result for one in found if one.result.level == "error"]
     assert error == Result("error", "store local", "gone", "is it on?")
-    assert found[-1].area == "stores"
+    assert found[-1].area == "snapshots"
 
 
 def test_a_damaged_manifest_is_an_error(place: Place) -> None:
