@@ -151,7 +151,7 @@ def as_nobody(cli: Cli) -> Any:
 _AS_NOBODY = f"""
 import os, sys
 import backupd.engine.docker.engine
-from backupd.cli import main
+from backupd.cli.main import main
 from backupd.cli import options
 loaded = options.load_settings(None)
 options.load_settings = lambda _: loaded
