@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
 from zoneinfo import ZoneInfo
@@ -30,6 +30,7 @@ class Scheduler:
         self._missed = missed
         self._random = random
         self._entries: dict[str, Entry] = {}
+        self._triggers: dict[str, _Trigger] = {}
         self._scheduler = BackgroundScheduler(
             timezone=ZoneInfo("UTC"),
             executors={"default": DebugExecutor()},  # `fire` only hands over: no threads are needed for it
@@ -37,32 +38,45 @@ class Scheduler:
         )
         self._scheduler.add_listener(self._tell_missed, EVENT_JOB_MISSED)
 
-    def start(self, entries: Sequence[Entry]) -> None:
-        """Begin; entries are due from now on."""
-        self.replace(entries)
+    def start(self, entries: Sequence[Entry], since: datetime | None = None) -> None:
+        """Begin; entries are due from that moment on (None: now): what was due since then fires at once."""
+        self._replace(entries, dict.fromkeys((entry.key for entry in entries), since))
         self._scheduler.start()
 
     def replace(self, entries: Sequence[Entry]) -> None:
-        """Schedule these and nothing else, from now on; those that stay as they are keep their time."""
+        """Schedule these and nothing else, from now on; those that stay as they are keep their time.
+
+        One that is changed while it waits out its jitter is still due.
+        """
+        self._replace(entries, self._waiting_out())
+
+    def begin_anew(self) -> None:
+        """The clock was set: what is due next is found anew from now."""
+        entries, since = list(self._entries.values()), self._waiting_out()
+        self._replace([], {})
+        self._replace(entries, since)
+
+    def _replace(self, entries: Sequence[Entry], since: Mapping[str, datetime | None]) -> None:
         wanted = {entry.key: entry for entry in entries}
         for key in [key for key, entry in self._entries.items() if wanted.get(key) != entry]:
             self._scheduler.remove_job(key)
-            del self._entries[key]
+            del self._entries[key], self._triggers[key]
         for key, entry in wanted.items():
             if key not in self._entries:
                 self._entries[key] = entry
+                self._triggers[key] = _Trigger(entry, self._random, since.get(key))
                 self._scheduler.add_job(
                     partial(self._fire, entry),
-                    trigger=_Trigger(entry, self._random),
+                    trigger=self._triggers[key],
                     id=key,
                     misfire_grace_time=None if entry.catch_up else _LATE_SECONDS,
                 )
 
-    def begin_anew(self) -> None:
-        """The clock was set: what is due next is found anew from now."""
-        entries, self._entries = list(self._entries.values()), {}
-        self._scheduler.remove_all_jobs()
-        self.replace(entries)
+    def _waiting_out(self) -> dict[str, datetime | None]:
+        """Of entries whose time has come but for their jitter, a moment right before that time."""
+        now = datetime.now(UTC)
+        dues = {key: trigger.due for key, trigger in self._triggers.items()}
+        return {key: due - timedelta(microseconds=1) for key, due in dues.items() if due is not None and due <= now}
 
     def due(self) -> dict[str, datetime]:
         """When each entry is due next, jitter included, by its key."""
@@ -84,10 +98,14 @@ class Scheduler:
 
 
 class _Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    def __init__(self, entry: Entry, random: Random) -> None:
+    """`since`: the first time is the first after that, else after now. `due` is the next one, jitter not counted."""
+
+    def __init__(self, entry: Entry, random: Random, since: datetime | None) -> None:
         self._entry = entry
         self._random = random
+        self._since = since
+        self.due: datetime | None = None
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        due = self._entry.next(previous_fire_time or now)
-        return due + timedelta(seconds=self._random.uniform(0, self._entry.jitter_seconds))
+        self.due = self._entry.next(previous_fire_time or self._since or now)
+        return self.due + timedelta(seconds=self._random.uniform(0, self._entry.jitter_seconds))

@@ -42,10 +42,17 @@ class Told:
     missed: list[str] = field(default_factory=list)
 
 
+def scheduled(random: Random | None = None) -> tuple[Scheduler, Told]:
+    told = Told()
+    fired, missed = told.fired, told.missed
+    return Scheduler(
+        lambda entry: fired.append(entry.key), lambda entry: missed.append(entry.key), random or Random(0)
+    ), told
+
+
 @contextmanager
 def scheduler(*entries: Entry) -> Iterator[tuple[Scheduler, Told]]:
-    told = Told()
-    made = Scheduler(lambda entry: told.fired.append(entry.key), lambda entry: told.missed.append(entry.key), Random(0))
+    made, told = scheduled()
     made.start(entries)
     try:
         yield made, told
@@ -98,6 +105,55 @@ def test_replacing_keeps_the_times_of_what_stays() -> None:
         made.replace([changed])
         assert made.due().keys() == {"backup of kept"}
         assert made.due()["backup of kept"] != before["backup of kept"]
+
+
+class Once:
+    """Daily at this time of a day."""
+
+    def __init__(self, time: datetime) -> None:
+        self._time = time
+
+    def after(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        return self._time if moment < self._time else self.after(moment - NEVER, zone) + NEVER
+
+    def before(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        return moment
+
+
+def test_what_falls_due_while_it_starts_fires_at_once() -> None:
+    now = datetime.now(UTC)
+    made, told = scheduled()
+    made.start([replace(entry(), times=Once(now - TENTH))], now - 2 * TENTH)
+    try:
+        until(lambda: told.fired)
+    finally:
+        made.stop()
+    assert told.fired == ["backup of n"]
+
+
+def test_what_waits_out_its_jitter_is_due_although_it_is_replaced_or_the_clock_is_set() -> None:
+    time = datetime.now(UTC) - timedelta(minutes=5)
+    waiting = replace(entry(), times=Once(time), jitter_seconds=3600.0)
+    made, _ = scheduled(High(0))
+    made.start([waiting], time - TENTH)
+    try:
+        assert time < made.due()["backup of n"] < time + timedelta(hours=1)
+        made.replace([replace(waiting, overlap="skip")])
+        assert time < made.due()["backup of n"] < time + timedelta(hours=1)
+        made.begin_anew()
+        assert time < made.due()["backup of n"] < time + timedelta(hours=1)
+        made.replace([])
+        made.replace([waiting])  # it was not scheduled in between: tomorrow
+        assert made.due()["backup of n"] > time + timedelta(hours=23)
+    finally:
+        made.stop()
+
+
+class High(Random):
+    """Most of what may be."""
+
+    def random(self) -> float:
+        return 0.9
 
 
 def test_jitter_delays_by_no_more_than_it_may() -> None:
