@@ -44,7 +44,10 @@ class Draft:
 
 
 class Recorder:
-    """Records runs. `warn` is told when the history can't be kept or a watcher fails: neither ends a run."""
+    """Records runs. `warn` is told when the history can't be kept or a watcher fails: neither ends a run.
+
+    `watchers` may be replaced: those who watch when a run ends are told of it.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Recorder:
         self._clock = clock
         self._new_id = new_id
         self._warn = warn
-        self._watchers = watchers
+        self.watchers = watchers
 
     @contextmanager
     def run(self, kind: RunKind, plan: str | None = None, trigger: Trigger = "manual") -> Iterator[Draft]:
@@ -127,7 +130,7 @@ class Recorder:
             self._warn(str(exc))
 
     def _tell(self, call: Callable[[Watcher], None]) -> None:
-        for watcher in self._watchers:
+        for watcher in self.watchers:
             try:
                 call(watcher)
             except BackupdError as exc:

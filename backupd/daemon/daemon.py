@@ -31,8 +31,6 @@ from backupd.scheduler import Scheduler
 from backupd.settings import Settings
 from backupd.status import BEAT_SECONDS, DaemonStatus, NextRun, StatusFile
 
-_GIVE_UP_SECONDS = 5.0
-
 
 class Daemon:
     """`run` returns when it was told to stop and all runs are over. It implements StatusSource."""
@@ -104,6 +102,7 @@ class Daemon:
             pause = beat - now if self._stopping is None else min(beat - now, self._stopping.pause(now))
             for number in signals.wait(pause):
                 self._signal(number)
+            self._write()  # a run has begun or ended
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -130,15 +129,15 @@ class Daemon:
                 self._workers.kill()
             case None:
                 pass
-        return stopping.killed and now >= stopping.kill_at + _GIVE_UP_SECONDS
+        return stopping.given_up(now)
 
     def _begin(self) -> None:
         """Recovered: from now on schedules fire, and what was missed is caught up."""
-        self._ready = True
         now = self._around.clock.now()
         entries = self._around.agenda(self._settings)
+        self._scheduler.start(entries, now)  # what was due until then is caught up, what is due since then fires
+        self._ready = True
         self._forget(now)
-        self._scheduler.start(entries)
         self._announce(entries)
         known = self._met(entries, now)
         try:
@@ -152,7 +151,19 @@ class Daemon:
                 logger.warning("{} was missed at {}, and is caught up now", entry.key, _local(due))
                 self._order(entry, "catch-up")
             else:
-                logger.warning("{} was missed at {}", entry.key, _local(due))
+                self._left_out(entry, due, history)
+
+    def _left_out(self, entry: Entry, due: datetime, history: History) -> None:
+        """Say, and record once, that a run was missed and is not caught up."""
+        logger.warning("{} was missed at {}", entry.key, _local(due))
+        try:
+            before = history.last(entry.kind, entry.plan, ["skipped"])
+        except BackupdError as exc:
+            logger.error("{}", exc)
+            return
+        if before is None or before.started < due:
+            why = f"missed at {_local(due)}, and not to be caught up"
+            self._dispatcher.recorder.skipped(entry.kind, entry.plan, "schedule", why)
 
     def _met(self, entries: Sequence[Entry], now: datetime) -> dict[str, datetime]:
         keys = [entry.key for entry in entries]
@@ -187,6 +198,10 @@ class Daemon:
             self._scheduler.wake()
         if self._watch.new_day:
             self._forget(now)
+        self._write()
+
+    def _write(self) -> None:
+        """Keep the status file; what keeps it from being written is said once."""
         trouble = None
         try:
             self._file.write(self.status())
@@ -218,7 +233,7 @@ class Daemon:
         now = self._configured = self._around.clock.now()
         self._around.log(settings)
         self._watching = self._around.watching(settings)
-        self._dispatcher.recorder = self._recorder()
+        self._dispatcher.recorder.watchers = self._watching.watchers
         self._dispatcher.resize(settings.daemon.parallel)
         if self._ready and self._stopping is None:
             entries = self._around.agenda(settings)

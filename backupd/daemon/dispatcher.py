@@ -31,7 +31,7 @@ class Handed:
 
 
 class Dispatcher:
-    """Thread-safe. `wake` is called when a run has ended. `recorder` may be replaced: runs keep the one they had.
+    """Thread-safe. `wake` is called when a run has begun or ended.
 
     What goes wrong with a run is in the log and in the history, and nowhere else.
     """
@@ -108,11 +108,11 @@ class Dispatcher:
             for order in orders:
                 self._begun[order] = None
         for order in orders:
-            Thread(target=self._carry_out, args=(order, self.recorder), name=str(order), daemon=True).start()
+            Thread(target=self._carry_out, args=(order,), name=str(order), daemon=True).start()
 
-    def _carry_out(self, order: Order, recorder: Recorder) -> None:
+    def _carry_out(self, order: Order) -> None:
         try:
-            self._recorded(order, recorder)
+            self._recorded(order)
         except Exception:
             logger.opt(exception=True).error("{}: this should not have happened", order)
         finally:
@@ -122,11 +122,12 @@ class Dispatcher:
             self._start_next()
             self._wake()
 
-    def _recorded(self, order: Order, recorder: Recorder) -> None:
+    def _recorded(self, order: Order) -> None:
         try:
-            with recorder.run(order.kind, order.plan, order.trigger) as draft, bound_run(draft.run.id):
+            with self.recorder.run(order.kind, order.plan, order.trigger) as draft, bound_run(draft.run.id):
                 with self._lock:
                     self._begun[order] = draft.run
+                self._wake()
                 logger.info("{} begins ({})", order, order.trigger)
                 try:
                     self._in_a_process(order, draft)

@@ -8,6 +8,7 @@ from typing import Literal, Self
 Act = Literal["abort", "kill"]
 
 _LONGEST_ABORT_SECONDS = 30.0
+_GIVE_UP_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -42,4 +43,10 @@ class Stopping:
 
     def pause(self, now: float) -> float:
         """Seconds until there is something to do."""
+        if self.killed:
+            return max(0.0, self.kill_at + _GIVE_UP_SECONDS - now)
         return max(0.0, (self.kill_at if self.aborted else self.abort_at) - now)
+
+    def given_up(self, now: float) -> bool:
+        """Whether what was killed has had its time to end."""
+        return self.killed and now >= self.kill_at + _GIVE_UP_SECONDS

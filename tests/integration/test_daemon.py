@@ -126,8 +126,14 @@ def test_what_was_missed_is_caught_up_once(make: Callable[..., Cli], tmp_path: P
             running.wait_for(what)
         assert running.says("backup of without was missed at 2026-01-01")
         assert running.stop() == 0
-    assert [run["plan"] for run in runs(cli, kind="backup")] == ["n"]
-    assert runs(cli, kind="backup")[0]["trigger"] == "catch-up"
+    (run,) = [run for run in runs(cli, kind="backup") if run["plan"] == "n"]
+    assert run["trigger"] == "catch-up"
+    with daemon(cli) as running:
+        running.wait_for("backup of without was missed at 2026-01-01")
+        assert running.stop() == 0
+    (run,) = [run for run in runs(cli, kind="backup") if run["plan"] == "without"]  # recorded, and only once
+    assert run["outcome"] == "skipped"
+    assert run["notes"][0].startswith("missed at 2026-01-01")
     (tmp_path / "state" / "history.sqlite").unlink()  # the snapshots know
     with daemon(cli) as running:
         running.wait_for("next at")

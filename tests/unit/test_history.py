@@ -105,6 +105,15 @@ def test_a_watcher_that_fails_is_said_and_ends_nothing(tmp_path: Path) -> None:
     assert watching.seen[-1] == ("ended", "done")
 
 
+def test_who_watches_when_a_run_ends_is_told_of_it(tmp_path: Path) -> None:
+    """The configuration was read anew meanwhile."""
+    before, after = Watching(), Watching()
+    record, _ = recorder(tmp_path, before)
+    with record.run("backup"):
+        record.watchers = [after]
+    assert (before.seen, after.seen) == ([("began", "running")], [("ended", "done")])
+
+
 def test_a_history_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
     (tmp_path / "history.sqlite").write_text("this is no database, and long enough to be told from one" * 20)
     record, warnings = recorder(tmp_path)

@@ -44,6 +44,14 @@ def test_of_a_long_time_half_a_minute_is_for_aborting() -> None:
     assert (stopping.abort_at, stopping.kill_at) == (570.0, 600.0)
 
 
+def test_what_was_killed_has_some_seconds_and_nobody_spins_meanwhile() -> None:
+    stopping = Stopping.begin(0.0, 60.0)
+    assert [stopping.act(30.0), stopping.act(60.0)] == ["abort", "kill"]
+    assert stopping.pause(61.0) == 4.0
+    assert not stopping.given_up(64.9)
+    assert stopping.given_up(65.0)
+
+
 def test_told_twice_it_aborts_at_once() -> None:
     stopping = Stopping.begin(0.0, 600.0)
     stopping.hurry(5.0)
