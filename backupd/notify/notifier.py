@@ -84,19 +84,26 @@ class Notifier:
         try:
             ended = self._problems.note(run)
         finally:
-            if ended is not None:
-                self.tell(of_run(run, ended))
-            if ended is None or run.warnings:
-                self.tell(of_run(run))
+            recovery = of_run(run, ended) if ended is not None else None
+            for target in self._targets:
+                self._tell_of_run(target, of_run(run), recovery)
 
     def tell(self, event: Event) -> None:
         """Send an event to everybody who wants it."""
-        title, body = (self._hide(text) for text in self._texts.render(event))
         for target in self._targets:
             if target.wants(event, self._routing):
-                self._send(target, event, title, body)
+                self._send(target, event)
 
-    def _send(self, target: Target, event: Event, title: str, body: str) -> None:
+    def _tell_of_run(self, target: Target, event: Event, recovery: Event | None) -> None:
+        """A recovery stands for the success that it is, where it is wanted."""
+        recovered = recovery is not None and target.wants(recovery, self._routing)
+        if recovery is not None and recovered:
+            self._send(target, recovery)
+        if target.wants(event, self._routing) and not (recovered and event.name == "success"):
+            self._send(target, event)
+
+    def _send(self, target: Target, event: Event) -> None:
+        title, body = (self._hide(text) for text in self._texts.render(event))
         self._outbox.put(
             f"target {target.name}",
             f"notification to {target.name}: {event.summary}",

@@ -98,6 +98,14 @@ def test_a_recovery_is_for_those_who_knew(told) -> None:
     assert told(a_run("partial"), a_run(), on=("failure", "recovery")) == []
 
 
+def test_a_success_is_one_for_those_who_want_no_recoveries(told) -> None:
+    assert told(a_run("failed"), a_run(), a_run(), on=("success", "failure")) == [
+        "failure: backup nightly FAILED",
+        "success: backup nightly is done",
+        "success: backup nightly is done",
+    ]
+
+
 def test_a_run_that_still_warns_is_both(told) -> None:
     assert told(a_run("failed"), a_run(warnings=2))[1:] == [
         "recovery: backup nightly is back to normal",
