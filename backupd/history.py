@@ -148,6 +148,9 @@ class History:
             if value is not None:
                 where.append(f"{column} = ?")
                 values.append(value)
+        if outcomes:  # one that is said to be running may have died
+            where.append(f"outcome IN ({', '.join('?' * (len(outcomes) + 1))})")
+            values += [*outcomes, "running"]
         if not self._path.exists():
             return []
         found: list[Run] = []

@@ -77,6 +77,11 @@ def bound_run(run: str) -> AbstractContextManager[None]:
     return logger.contextualize(run=run)
 
 
+def bound_process(run: str) -> None:
+    """The same for all threads of this process, until `configure` is called again."""
+    logger.configure(extra={"run": run})
+
+
 class _Forward(logging.Handler):
     """Hands records of the standard `logging` to loguru."""
 

@@ -32,7 +32,7 @@ from backupd.jobs import (
     run_recover,
     run_verify,
 )
-from backupd.log import bound_run, configure
+from backupd.log import bound_process, configure
 from backupd.runs import Draft
 from backupd.wiring import secret_values
 
@@ -45,8 +45,8 @@ def main() -> None:
         task = receive(sys.stdin.buffer)
         Thread(target=_end_with_the_daemon, daemon=True).start()
         configure(task.settings.log, secret_values(task.settings), level=task.level)
-        with bound_run(task.run.id):
-            answers.write(msgspec.json.encode(carry_out(task)))
+        bound_process(task.run.id)
+        answers.write(msgspec.json.encode(carry_out(task)))
 
 
 def carry_out(task: Task) -> Reply:

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from backupd.log import MASK, Redactor, bound_run, configure
+from backupd.log import MASK, Redactor, bound_process, bound_run, configure
 
 SECRET = 'pa"ss\\word/é'
 
@@ -67,6 +68,16 @@ def test_json() -> None:
     assert time.endswith("Z")
     assert first == {"level": "info", "message": "done\nand out", "run": "ab12", "volume": "postgres", "bytes": 7}
     assert "run" not in second
+
+
+def test_all_threads_of_a_process_for_one_run() -> None:
+    stream = _configured("json")
+    bound_process("ab12")
+    threads = [threading.Thread(target=logger.info, args=("done",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert [json.loads(line)["run"] for line in stream.getvalue().splitlines()] == ["ab12", "ab12"]
 
 
 @pytest.mark.parametrize(
