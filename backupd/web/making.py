@@ -18,10 +18,11 @@ from backupd.ports import Clock
 from backupd.runs import Watcher
 from backupd.security import no_identities
 from backupd.settings import Settings
+from backupd.status import StatusSource
 from backupd.web.counts import RunCounter
 from backupd.web.guard import LOOPBACK_NAMES
 from backupd.web.server import WebServer
-from backupd.web.state import PlanFacts, Sources, StatusSource
+from backupd.web.state import PlanFacts, Sources
 from backupd.web.storeview import StoreView
 from backupd.wiring import make_security, make_store
 

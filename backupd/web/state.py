@@ -1,54 +1,16 @@
-"""What is served, as Protocols and plain values: of the daemon, of the stores, of the history."""
+"""What is served: of the daemon, of the stores, of the history."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
 
-from backupd.history import History, RunKind
+from backupd.history import History
 from backupd.notify.alerts import Raised
 from backupd.notify.conditions import Space
 from backupd.repository import DrillRecord, Manifest, Standing
-
-
-class NextRun(Protocol):
-    """What a schedule starts next."""
-
-    @property
-    def kind(self) -> RunKind: ...  # noqa: D102
-    @property
-    def plan(self) -> str | None: ...  # noqa: D102
-    @property
-    def schedule(self) -> str: ...  # noqa: D102
-    @property
-    def timezone(self) -> str: ...  # noqa: D102
-    @property
-    def at(self) -> datetime: ...  # noqa: D102
-
-
-class Status(Protocol):
-    """The daemon at this moment. `config_error`: why the configuration that was read last is not in use."""
-
-    @property
-    def started(self) -> datetime: ...  # noqa: D102
-    @property
-    def beat(self) -> datetime: ...  # noqa: D102
-    @property
-    def ready(self) -> bool: ...  # noqa: D102
-    @property
-    def stopping(self) -> bool: ...  # noqa: D102
-    @property
-    def config_error(self) -> str | None: ...  # noqa: D102
-    @property
-    def next_runs(self) -> Sequence[NextRun]: ...  # noqa: D102
-
-
-class StatusSource(Protocol):
-    """Where it comes from. Thread-safe, and never waits for anything."""
-
-    def status(self) -> Status: ...  # noqa: D102
+from backupd.status import StatusSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -14,6 +14,7 @@ from backupd.backup import back_up
 from backupd.history import History, Run, RunKind, VolumeFigures
 from backupd.repository import DrillRecord, Repository, VolumeDrill, keep_drill
 from backupd.settings import Settings, load_settings
+from backupd.status import DaemonStatus, NextRun
 from backupd.web.making import Watched
 from backupd.web.server import WebServer
 from backupd.wiring import make_plan, make_runtime, make_stores
@@ -22,28 +23,28 @@ from tests.support.runtime import BEGIN, RecordingProgress, TickingClock
 TOKEN = "0123456789abcdef-the-token"
 
 
-@dataclass(frozen=True)
-class Due:
-    kind: RunKind = "backup"
-    plan: str | None = "nightly"
-    schedule: str = "0 2 * * *"
-    timezone: str = "Europe/Madrid"
-    at: datetime = BEGIN + timedelta(days=1)
-
-
 @dataclass
 class Status:
-    """What the daemon says of itself; it is its own source."""
+    """What the daemon says of itself, when it is ready or not."""
 
-    started: datetime = BEGIN
-    beat: datetime = BEGIN
     ready: bool = True
-    stopping: bool = False
-    config_error: str | None = None
-    next_runs: list[Due] = field(default_factory=lambda: [Due(kind="drill", at=BEGIN + timedelta(days=2)), Due()])
 
-    def status(self) -> Status:
-        return self
+    def status(self) -> DaemonStatus:
+        """See StatusSource."""
+        return DaemonStatus(
+            process="",
+            program="backupd",
+            started=BEGIN,
+            beat=BEGIN,
+            ready=self.ready,
+            configured=BEGIN,
+            next_runs=[_due("drill", 2), _due("backup", 1)],
+        )
+
+
+def _due(kind: RunKind, days: int) -> NextRun:
+    at = BEGIN + timedelta(days=days)
+    return NextRun(kind=kind, plan="nightly", schedule="0 2 * * *", timezone="Europe/Madrid", at=at)
 
 
 def configured(base: Path, more: str = "", token: str | None = TOKEN) -> Settings:
