@@ -77,8 +77,8 @@ class Dispatcher:
         with self._lock:
             running = [self._activity(order, run) for order, run in self._begun.items()]
             waiting = [
-                self._activity(order, None, self._queue.obstacle(order) or "others are under way")
-                for order in self._queue.waiting
+                self._activity(order, None, self._queue.obstacle(order, before) or "others are under way")
+                for order, before in self._queue.in_line()
             ]
         return [*running, *waiting]
 

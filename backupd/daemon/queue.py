@@ -43,7 +43,9 @@ class Queue:
         self.waiting.append(order)
         if obstacle:
             return Waits(obstacle)
-        return Waits(f"{len(self.running)} runs are under way") if len(self.running) >= self.parallel else None
+        under_way = len(self.running)
+        are = "run is" if under_way == 1 else "runs are"
+        return Waits(f"{under_way} {are} under way") if under_way >= self.parallel else None
 
     def take(self) -> list[Order]:
         """The orders that are to be carried out from now on."""
@@ -68,10 +70,14 @@ class Queue:
         dropped, self.waiting = self.waiting, []
         return dropped
 
-    def obstacle(self, order: Order, others: Sequence[Order] | None = None) -> str | None:
-        """Who is in the way of an order, in words."""
-        for other in [*self.running, *self.waiting] if others is None else others:
-            if other is not order and (what := order.in_the_way(other)):
+    def in_line(self) -> list[tuple[Order, list[Order]]]:
+        """The orders that wait, each with those that go before it."""
+        return [(order, [*self.running, *self.waiting[:place]]) for place, order in enumerate(self.waiting)]
+
+    def obstacle(self, order: Order, others: Sequence[Order]) -> str | None:
+        """Who of the others is in the way of an order, in words."""
+        for other in others:
+            if what := order.in_the_way(other):
                 state = "is under way" if other in self.running else "waits"
                 return f"the {other} {state}" if what == str(order) else f"the {other}, which {state}, has the {what}"
         return None

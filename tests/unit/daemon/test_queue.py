@@ -116,10 +116,23 @@ def test_no_more_than_so_many(order) -> None:  # type: ignore[no-untyped-def]
     queue = Queue(1)
     queue.offer(one := order("one"))
     queue.take()
-    assert queue.offer(order("two")) == Waits("1 runs are under way")
+    assert queue.offer(order("two")) == Waits("1 run is under way")
     assert queue.take() == []
     queue.done(one)
     assert names(queue.take()) == ["backup of two"]
+
+
+def test_nobody_waits_for_those_behind(order) -> None:  # type: ignore[no-untyped-def]
+    queue = Queue(1)
+    queue.offer(order("two"))
+    queue.take()
+    queue.offer(order("one"))
+    queue.offer(order("both"))
+    (first, before), (second, all_before) = queue.in_line()
+    assert queue.obstacle(first, before) is None
+    assert queue.obstacle(second, all_before) == "the backup of two, which is under way, has the volume " + str(
+        second.settings.volume_spec("b").path
+    )
 
 
 def test_clearing(order) -> None:  # type: ignore[no-untyped-def]
