@@ -113,6 +113,8 @@ class History:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._path.exists():  # its directory may be open to others
+                self._path.touch(mode=0o600)
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                     connection.executescript(f"{_SCHEMA} PRAGMA user_version = 1;")

@@ -95,6 +95,8 @@ class Journal:
         """A connection with a transaction that ends with the block."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._path.exists():  # its directory may be open to others
+                self._path.touch(mode=0o600)
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute(_SCHEMA)

@@ -79,6 +79,7 @@ class StatusFile:
         """Replace what is there; SourceError if it can't be written. It need not survive a power cut: no fsync."""
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
+            partial.touch(mode=0o600)
             partial.write_bytes(msgspec.json.encode(status))
             partial.replace(self.path)
         except OSError as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import stat
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 
 from backupd.errors import BackupdError, Interrupted, PartialFailure, SourceError, StoreUnavailable
 from backupd.history import History, Run, VolumeFigures
+from backupd.journal import CloneAct, Journal
+from backupd.model import Volume
 from backupd.runs import Recorder
+from backupd.status import DaemonStatus, StatusFile
 from tests.support.runtime import BEGIN, CountingIds, TickingClock
 
 FIGURES = VolumeFigures(plain_bytes=100, new_bytes=10, stored_bytes=5, files=3, warnings=1, seconds=2.5, full=False)
@@ -159,3 +163,15 @@ def test_forgetting_keeps_the_newest_good_one(tmp_path: Path) -> None:
     history.put(a_run(4, plan="b", outcome="done"))
     assert history.forget(BEGIN + timedelta(hours=50)) == 3
     assert [(run.plan, run.id) for run in history.runs()] == [("a", f"{90:016x}"), ("b", f"{4:016x}")]
+
+
+def test_it_is_nobody_elses_although_the_directory_is_open(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    record, _ = recorder(tmp_path)
+    with record.run("backup"):
+        pass
+    volume = Volume(name="data", kind="volume", source="data")
+    Journal(tmp_path).begin(CloneAct(volume=volume, name="x"), BEGIN)
+    StatusFile(tmp_path).write(DaemonStatus(process="", program="", started=BEGIN, beat=BEGIN, configured=BEGIN))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("history.sqlite", "journal.sqlite", "daemon.json"), 0o600)
