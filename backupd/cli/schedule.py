@@ -68,8 +68,14 @@ def _lines(session: Session, status: DaemonStatus | None, now: datetime) -> list
     known = KnownSince(session.settings.state_dir).look([entry.key for entry in entries], now)
     history = History(session.settings.state_dir)
     missed = missed_runs(entries, last_runs(session.site, plans), history, known, now)
-    when_missed = {entry.key: due for entry, due in missed}
     due = {(run.kind, run.plan, run.schedule): run.at for run in status.next_runs} if status else {}
+    under_way = {(one.kind, one.plan) for one in status.activities} if status else set()
+    when_missed = {
+        entry.key: time
+        for entry, time in missed
+        if (entry.kind, entry.plan) not in under_way  # nor does what waits out its jitter
+        and due.get((entry.kind, entry.plan, entry.schedule), entry.next(now)) >= entry.next(now)
+    }
     return [
         _Line(
             entry,

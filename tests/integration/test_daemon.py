@@ -231,6 +231,8 @@ def test_sigterm_lets_a_run_finish(reading: Callable[..., tuple[Cli, Any]], tmp_
     cli, starting = reading("10m")
     with starting as running:
         in_the_middle(running, tmp_path)
+        (scheduled,) = cli.json("schedule")["schedule"]
+        assert scheduled["missed"] is None, "it is under way"
         running.signal(signal.SIGTERM)
         running.wait_for("told to stop")
         hold.unlink()
