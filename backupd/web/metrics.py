@@ -158,16 +158,13 @@ class BackupdCollector(Collector):
         self, store: str, content: StoreContent, snapshots: GaugeMetricFamily, newest: GaugeMetricFamily
     ) -> None:
         counts: dict[str, int] = {plan.name: 0 for plan in self._sources.plans if store in plan.stores}
-        times: dict[tuple[str, str], float] = {}
         for manifest in content.manifests:
             counts[manifest.plan] = counts.get(manifest.plan, 0) + 1
-            for volume in manifest.volumes if manifest.reason == "backup" else ():
-                key = manifest.plan, volume
-                times[key] = max(times.get(key, 0.0), manifest.time.timestamp())
         for plan, count in sorted(counts.items()):
             snapshots.add_metric([store, plan], count)
-        for (plan, volume), time in sorted(times.items()):
-            newest.add_metric([store, plan, volume], time)
+        for facts in self._sources.plans:
+            for volume, time in sorted(_newest(facts, content).items()) if store in facts.stores else ():
+                newest.add_metric([store, facts.name, volume], time)
 
     def _checks(self) -> Iterator[Family]:
         states = _gauge("backupd_snapshot_states", "Snapshots by what their checks say.", "store", "plan", "state")
@@ -219,6 +216,18 @@ class BackupdCollector(Collector):
         for (receiver, outcome), count in self._sources.deliveries().items():
             sent.add_metric([receiver, outcome], count)
         yield sent
+
+
+def _newest(plan: PlanFacts, content: StoreContent) -> dict[str, float]:
+    """When the newest snapshot of each volume began. What has left the plan grows old without a word."""
+    own = [one for one in content.manifests if one.plan == plan.name and one.reason == "backup"]
+    volumes = set(plan.volumes)
+    for newest in own[:1]:  # volumes may be in the plan by their labels
+        volumes |= newest.volumes | {failure.volume for failure in newest.failures}
+    times: dict[str, float] = {}
+    for manifest in reversed(own):
+        times |= dict.fromkeys(manifest.volumes & volumes, manifest.time.timestamp())
+    return times
 
 
 def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:

@@ -22,7 +22,7 @@ from backupd.errors import ConfigError, SourceError
 from backupd.history import Run
 from backupd.log import configure
 from backupd.ports import Store
-from backupd.settings import LogSettings
+from backupd.settings import LogSettings, load_settings
 from backupd.verify import VerifyRequest, verify
 from backupd.web import models
 from backupd.web.making import Watched
@@ -185,6 +185,17 @@ def test_what_checks_found(tmp_path: Path) -> None:
         assert (check["state"], check["kind"], check["percent"]) == ("damaged", "sizes", 0)
         assert "data" in check["problem"]
         assert states() == {"good": 0, "unverified": 0, "damaged": 1}
+
+
+def test_what_has_left_the_configuration_grows_old_without_a_word(tmp_path: Path) -> None:
+    settings = configured(tmp_path, "web: {port: 0}")
+    snapshot_with_runs(settings)
+    config = tmp_path / "backupd.yaml"
+    config.write_text(config.read_text().replace("nightly: {", "weekly: {"))
+    with served(load_settings(config, {"BACKUPD_WEB__TOKEN": TOKEN})) as web:
+        text = web.get("/metrics").text
+        assert samples(text)["backupd_snapshots", frozenset({("store", "local"), ("plan", "nightly")})] == 1
+        assert "backupd_newest_snapshot_timestamp_seconds{" not in text
 
 
 def test_schedule(web: Served) -> None:
