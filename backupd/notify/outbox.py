@@ -102,6 +102,8 @@ class Outbox:
                 if attempt == self._attempts or not exc.again:
                     return exc
                 self._hurry.wait(self._pauses[min(attempt, len(self._pauses)) - 1])
+            except Exception as exc:  # a receiver's mistake ends no lane; its words may hold a URL
+                return DeliveryFailed(f"it failed ({type(exc).__name__}), which should not have happened", again=False)
             else:
                 return None
         raise AssertionError("attempts is at least one")

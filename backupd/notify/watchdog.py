@@ -96,11 +96,16 @@ class Watchdog:
                 self.check()
                 self._warned = ""
             except BackupdError as exc:
-                if str(exc) != self._warned:
-                    self._warned = str(exc)
-                    self._warn(self._warned)
+                self._warn_once(str(exc))
+            except Exception as exc:  # a mistake must not be the end of all alerts
+                self._warn_once(f"alerts: this should not have happened: {type(exc).__name__}: {exc}")
             self._wake.wait(self._every.total_seconds())
             self._wake.clear()
+
+    def _warn_once(self, text: str) -> None:
+        if text != self._warned:
+            self._warned = text
+            self._warn(text)
 
     def _read(self) -> Kept:
         try:

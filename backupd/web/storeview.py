@@ -80,6 +80,8 @@ class StoreView:
                 after = StoreState(self._look_at(name, None if anew else before.content))
             except BackupdError as exc:
                 after = StoreState(before.content, str(exc))
+            except Exception as exc:  # a mistake with one store must not make all others look as they were for ever
+                after = StoreState(before.content, f"this should not have happened: {type(exc).__name__}: {exc}")
             self._seen[name] = after
 
     def _look_at(self, name: str, before: StoreContent | None) -> StoreContent:

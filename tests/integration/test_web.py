@@ -370,18 +370,25 @@ def test_a_slow_store_holds_up_nobody(tmp_path: Path) -> None:
             gate.set()
 
 
-def test_a_store_that_fails_keeps_its_last_view(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SourceError("the disk is gone"), "the disk is gone"),
+        (KeyError("oh"), "this should not have happened: KeyError: 'oh'"),
+    ],
+)
+def test_a_store_that_fails_keeps_its_last_view(tmp_path: Path, error: Exception, text: str) -> None:
     settings = configured(tmp_path, "web: {port: 0}")
     snapshot_with_runs(settings)
     with served(settings) as web:
 
         def broken(name: str) -> Any:
-            raise SourceError("the disk is gone")
+            raise error
 
         web.watched._view._open = broken
         web.watched._view.look()
         page = web.get("/api/v1/snapshots").json()
-        assert (len(page["items"]), page["stores"][0]["error"]) == (1, "the disk is gone")
+        assert (len(page["items"]), page["stores"][0]["error"]) == (1, text)
         assert samples(web.get("/metrics").text)["backupd_store_up", frozenset({("store", "local")})] == 0
 
 

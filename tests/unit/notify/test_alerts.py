@@ -195,14 +195,21 @@ def test_since_when_a_plan_is_known_is_kept(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
-def test_it_looks_by_itself_and_after_each_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SourceError("the disk is gone"), "the disk is gone"),
+        (KeyError("oh"), "alerts: this should not have happened: KeyError: 'oh'"),
+    ],
+)
+def test_it_looks_by_itself_and_after_each_run_whatever_fails(tmp_path: Path, error: Exception, text: str) -> None:
     import threading  # noqa: PLC0415
 
     looked = threading.Semaphore(0)
 
     def look(known: object, now: datetime) -> list[Condition]:
         looked.release()
-        raise SourceError("the disk is gone")
+        raise error
 
     warned: list[str] = []
     dog = Watchdog(tmp_path, TickingClock(), look, frozenset(), (DAY, DAY), (print, warned.append))
@@ -211,7 +218,7 @@ def test_it_looks_by_itself_and_after_each_run(tmp_path: Path) -> None:
     dog.ended(Run(id="a", kind="backup", started=BEGIN))
     assert looked.acquire(timeout=60)
     dog.stop()
-    assert warned == ["the disk is gone"]
+    assert warned == [text]
 
 
 def test_a_state_that_cannot_be_read_counts_as_empty(tmp_path: Path) -> None:
