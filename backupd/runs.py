@@ -71,22 +71,14 @@ class Recorder:
         self._tell(lambda watcher: watcher.began(draft.run))
         try:
             yield draft
-        except RunSkipped as exc:
-            self._end(draft, "skipped", exc)
-            raise
-        except PartialFailure as exc:
-            self._end(draft, "partial", exc)
-            raise
-        except (KeyboardInterrupt, Interrupted):
-            self._end(draft, "interrupted", Interrupted("interrupted"))
-            raise
-        except BackupdError as exc:
-            self._end(draft, "failed", exc)
-            raise
         except BaseException as exc:
-            self._end(draft, "failed", BackupdError(f"{type(exc).__name__}: {exc}"))
+            self._end(draft, *_verdict(exc))
             raise
         self._end(draft, "done" if draft.run.outcome == "running" else draft.run.outcome, None)
+
+    def over(self, run: Run, error: BackupdError | None) -> None:
+        """Record a run that took place, and has ended with that, as a whole."""
+        self._end(Draft(run), *(("done", None) if error is None else _verdict(error)))
 
     def skipped(self, kind: RunKind, plan: str | None, trigger: Trigger, why: str) -> Run:
         """Record a run that did not take place."""
@@ -135,3 +127,18 @@ class Recorder:
                 call(watcher)
             except BackupdError as exc:
                 self._warn(str(exc))
+
+
+def _verdict(error: BaseException) -> tuple[Outcome, BackupdError]:
+    """What a run amounts to that ended with that."""
+    match error:
+        case RunSkipped():
+            return "skipped", error
+        case PartialFailure():
+            return "partial", error
+        case KeyboardInterrupt() | Interrupted():
+            return "interrupted", Interrupted("interrupted")
+        case BackupdError():
+            return "failed", error
+        case _:
+            return "failed", BackupdError(f"{type(error).__name__}: {error}")

@@ -58,12 +58,5 @@ class Preparation:
         error = failure(reply)
         if error is not None:
             logger.error("not everything could be recovered: {}", error)
-        if error is None and not reply.run.notes:
-            return  # nothing was half-done: that is no run
-        try:
-            with recorder.run("recover", trigger="start") as draft:
-                draft.set(started=task.run.started, notes=reply.run.notes)
-                if error is not None:
-                    raise error
-        except BackupdError:
-            return  # said and recorded
+        if error is not None or reply.run.notes:  # else nothing was half-done: that is no run
+            recorder.over(reply.run, error)

@@ -281,11 +281,13 @@ def test_a_killed_daemon_is_recovered_from_and_its_run_caught_up(
     assert (run["outcome"], run["finished"]) == ("interrupted", None)
     with daemon(cli) as running:
         running.wait_for("was killed")
-        running.wait_for("let go of")
+        recovered = running.wait_for("let go of")
         running.wait_for("backup of n is done")
         assert running.stop() == 0
     assert [run["outcome"] for run in runs(cli, kind="backup")] == ["done", "interrupted"]
-    assert runs(cli, kind="recover", trigger="start")[0]["notes"]
+    (recovery,) = runs(cli, kind="recover", trigger="start")
+    assert recovery["notes"]
+    assert recovery["id"] == recovered["run"], "the log's lines are found by it"
     assert activity["kind"] == "backup"
     assert len(snapshots(cli)) == 1
 

@@ -109,6 +109,18 @@ def test_a_watcher_that_fails_is_said_and_ends_nothing(tmp_path: Path) -> None:
     assert watching.seen[-1] == ("ended", "done")
 
 
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(None, "done"), (StoreUnavailable("gone"), "failed"), (Interrupted("stop"), "interrupted")]
+)
+def test_a_run_that_is_over_is_recorded_as_it_is(tmp_path: Path, error: BackupdError | None, outcome: str) -> None:
+    record, _ = recorder(tmp_path, watching := Watching())
+    record.over(a_run(7, notes=["a lease is gone"]), error)
+    (run,) = record.history.runs()
+    assert (run.id, run.outcome, run.notes) == (f"{7:016x}", outcome, ["a lease is gone"])
+    assert run.finished is not None
+    assert watching.seen == [("ended", outcome)]
+
+
 def test_who_watches_when_a_run_ends_is_told_of_it(tmp_path: Path) -> None:
     """The configuration was read anew meanwhile."""
     before, after = Watching(), Watching()
