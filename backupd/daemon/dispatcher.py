@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -108,7 +109,19 @@ class Dispatcher:
             for order in orders:
                 self._begun[order] = None
         for order in orders:
-            Thread(target=self._carry_out, args=(order,), name=str(order), daemon=True).start()
+            try:
+                Thread(target=self._carry_out, args=(order,), name=str(order), daemon=True).start()
+            except RuntimeError as exc:  # the container may have no more of them
+                self._not_begun(order, str(exc))
+
+    def _not_begun(self, order: Order, why: str) -> None:
+        """A run that failed, and that stands in nobody's way."""
+        with self._lock:
+            self._queue.done(order)
+            del self._begun[order]
+        logger.error("{} could not be begun: {}", order, why)
+        with suppress(BackupdError), self.recorder.run(order.kind, order.plan, order.trigger):
+            raise BackupdError(f"could not be begun: {why}")
 
     def _carry_out(self, order: Order) -> None:
         try:
