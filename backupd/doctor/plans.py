@@ -61,14 +61,14 @@ def _max_age(name: str, plan: PlanSettings) -> Iterator[Result]:
 
 
 def _longest_pause(plan: PlanSettings) -> timedelta | None:
-    """The longest time between two runs, of a week's at least or of the first 300; None without a schedule."""
+    """The longest time between two runs, jitter included, in a week or in 300 runs; None without a schedule."""
     if plan.schedule is None:
         return None
     times, zone = parse_schedule(plan.schedule), ZoneInfo(plan.timezone or "UTC")
     fires = [times.after(_ANY_MONDAY, zone)]
     while len(fires) < _MOST_RUNS and (fires[-1] - fires[0] < _WEEK or len(fires) <= 12):
         fires.append(times.after(fires[-1], zone))
-    return max(later - earlier for earlier, later in pairwise(fires))
+    return max(later - earlier for earlier, later in pairwise(fires)) + (plan.jitter or timedelta())
 
 
 def look_at_upkeep(settings: Settings) -> Iterator[Result]:

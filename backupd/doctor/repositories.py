@@ -19,7 +19,7 @@ from backupd.settings import PlanSettings, Settings
 from backupd.settings.cron import last_fire
 
 _RUN_TAKES = timedelta(hours=2)
-"""How long after its time a run may not be there yet without a word."""
+"""How long after its time, jitter aside, a run may not be there yet without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _age(name: str, store: str, plan: PlanSettings, manifests: Sequence[Manifest
     if not manifests:
         return Result("warning", subject, "has no snapshot yet", advice)
     newest = manifests[0]
-    due = last_fire(plan.schedule, now - _RUN_TAKES, zone)
+    due = last_fire(plan.schedule, now - _RUN_TAKES - (plan.jitter or timedelta()), zone)
     before = last_fire(plan.schedule, due - timedelta(minutes=1), zone)
     age = f"the newest snapshot is of {newest.time:%Y-%m-%d %H:%M} UTC"
     if newest.time < before:

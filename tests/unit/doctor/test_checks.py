@@ -142,6 +142,14 @@ def test_snapshots_that_do_not_come(place: Place, late: timedelta, level: Level,
     assert word in text
 
 
+def test_a_run_that_may_come_late_is_not_missing_yet(place: Place) -> None:
+    place.backup()
+    place.clock.time += timedelta(days=1, hours=4)
+    plan = {**CONFIGURATION["plans"]["nightly"], "jitter": "5h"}
+    found = findings(place, plans={"nightly": plan})
+    assert [text for text in said(found, "ok") if text.startswith("plan nightly in local: the newest")]
+
+
 def test_a_success_that_is_too_old_and_what_went_wrong_last(place: Place) -> None:
     plan = {**CONFIGURATION["plans"]["nightly"], "max_age": "26h", "verify": {"schedule": "0 4 * * *"}}
     changes = {"plans": {"nightly": plan}, "prune": {"schedule": "@daily"}}
@@ -174,20 +182,21 @@ def test_a_success_that_is_too_old_and_what_went_wrong_last(place: Place) -> Non
 
 
 @pytest.mark.parametrize(
-    ("schedule", "max_age", "pause"),
+    ("schedule", "max_age", "pause", "jitter"),
     [
-        ("0 2 * * *", "1d", "24 h 0 min"),
-        ("0 2 * * 1-5", "26h", "72 h 0 min"),
-        ("*/5 9-17 * * *", "2h", "15 h 5 min"),
-        ("@monthly", "30d", "744 h 0 min"),
-        ("0 2 * * *", "26h", None),
-        ("@monthly", "32d", None),
+        ("0 2 * * *", "1d", "24 h 0 min", None),
+        ("0 2 * * 1-5", "26h", "72 h 0 min", None),
+        ("*/5 9-17 * * *", "2h", "15 h 5 min", None),
+        ("@monthly", "30d", "744 h 0 min", None),
+        ("0 2 * * *", "26h", None, None),
+        ("@monthly", "32d", None, None),
+        ("0 2 * * *", "26h", "27 h 0 min", "3h"),
     ],
 )
 def test_a_max_age_that_is_over_before_the_next_run(
-    place: Place, schedule: str, max_age: str, pause: str | None
+    place: Place, schedule: str, max_age: str, pause: str | None, jitter: str | None
 ) -> None:
-    plan = {**CONFIGURATION["plans"]["nightly"], "schedule": schedule, "max_age": max_age}
+    plan = {**CONFIGURATION["plans"]["nightly"], "schedule": schedule, "max_age": max_age, "jitter": jitter}
     found = [text for text in said(findings(place, plans={"nightly": plan}), "warning") if "max_age" in text]
     assert [text.partition("before the next run: ")[2] for text in found] == (
         [f"{pause} lie between two"] if pause else []
