@@ -91,16 +91,17 @@ def test_what_arrives(hook: Receiver, daemon: Callable[..., Daemon]) -> None:
     running.run()
     running.run()
     running.observers.__exit__(None, None, None)
-    sent = hook.messages(5)
+    sent = hook.messages(6)
     assert sorted((message["type"], message["title"]) for message in sent) == [
         ("failure", "web: backup default FAILED"),
         ("failure", "web: backup default FAILED"),
         ("success", "web: backup default is back to normal"),
         ("success", "web: backup default is done"),
         ("success", "web: backup default is done"),
+        ("success", "web: backup default is done"),
     ]
     assert running.said == []
-    assert running.observers.deliveries.by_outcome() == {("target ops", "delivered"): 2, ("target all", "delivered"): 3}
+    assert running.observers.deliveries.by_outcome() == {("target ops", "delivered"): 2, ("target all", "delivered"): 4}
 
 
 def test_no_secret_is_in_a_notification(hook: Receiver, daemon: Callable[..., Daemon]) -> None:
