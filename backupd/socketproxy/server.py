@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import socketserver
 import threading
@@ -21,7 +22,13 @@ from backupd.socketproxy.request import BadRequest, Request, read_request
 
 MOST_CONNECTIONS = 64
 HEAD_SECONDS = 30
+TAKE_OVER_SECONDS = 300
 BUFFER_BYTES = 256 * 1024
+
+# What the Engine says when it takes a connection over: `postContainersAttach`, `postContainerExecStart` in moby.
+_STREAM = re.compile(
+    rb"HTTP/1\.1 (?:101 [^\r\n]*|200 OK\r\nContent-Type: application/vnd\.docker\.(?:raw|multiplexed)-stream)\r\n"
+)
 
 
 class ProxyServer(socketserver.ThreadingUnixStreamServer):
@@ -97,7 +104,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 raise EngineUnavailable(f"no Docker Engine at {self.server.engine}: {exc.strerror or exc}") from exc
             engine.sendall(_written(request, allowed))
             self.request.settimeout(None)
-            if allowed.stream:
+            if allowed.stream and self._is_taken_over(engine):
                 sender = threading.Thread(target=_copy, args=(self.request, engine), daemon=True)
                 sender.start()
                 _copy(engine, self.request)
@@ -105,9 +112,29 @@ class _Connection(socketserver.BaseRequestHandler):
                     with contextlib.suppress(OSError):
                         side.shutdown(socket.SHUT_RDWR)
                 sender.join()
+            elif allowed.stream:
+                engine.shutdown(socket.SHUT_WR)
+                _copy(engine, self.request)
             else:
                 _watch(self.request, engine)
                 _copy(engine, self.request)
+
+    def _is_taken_over(self, engine: socket.socket) -> bool:
+        """Pass on the head of the Engine's answer; whether it has let go of HTTP, so that what follows is a stream.
+
+        If not, as with a container that is paused, it would read what the client sends for its next request: not one
+        byte of the client's may reach it then.
+        """
+        engine.settimeout(TAKE_OVER_SECONDS)
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < BUFFER_BYTES:
+            more = engine.recv(4096)
+            if not more:
+                break
+            head += more
+        engine.settimeout(None)
+        self.request.sendall(head)
+        return _STREAM.match(head) is not None
 
 
 def _written(request: Request, allowed: Allowed) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -136,13 +137,17 @@ def test_a_volume_that_is_gone_is_made_again(proxy: str, stack: Stack, make_cli:
     assert (stack.root(storage) / "photo").read_bytes() == b"photo"
 
 
-def raw(url: str, request: bytes) -> bytes:
-    """What the proxy answers to bytes."""
+def raw(url: str, request: bytes, later: bytes = b"") -> bytes:
+    """What the proxy answers to bytes, and to those that are sent behind its first answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(60)
         connection.connect(url.removeprefix("unix://"))
         connection.sendall(request)
-        answer = b""
+        answer = connection.recv(65536)
+        if later:
+            with contextlib.suppress(OSError):  # it has hung up
+                connection.sendall(later)
+                connection.shutdown(socket.SHUT_WR)
         while more := connection.recv(65536):
             answer += more
     return answer
@@ -157,6 +162,7 @@ def test_ways_out(
 ) -> None:
     """The same through Docker's own client, and in bytes; nothing may have come of it."""
     stack.volume("data")
+    service = stack.container("app")
     theirs = make_volume()
     stranger = run_container(stack.image, FOREVER, volumes=[f"{theirs}:/srv"], init=True)
     powerful = stack.container("agent", network_mode="host")
@@ -223,6 +229,14 @@ def test_ways_out(
                 attempt()
             assert refused.value.status_code == 403
             assert "backupd's socket proxy" in str(refused.value)
+        # What a standing container refuses is answered in HTTP, and the Engine waits for a next request.
+        command = client.exec_create(service.id, ["true"])["Id"]
+        client.pause(service.id)
+        start = f"POST /v1.41/exec/{command}/start HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{{}}"
+        answer = raw(proxy, start.encode(), b"GET /v1.41/swarm HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 409 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        client.unpause(service.id)
     for line in (
         "GET /v1.41/../../containers/json HTTP/1.1",
         "GET //containers/json HTTP/1.1",
