@@ -36,6 +36,9 @@ class Mark:
         os.close(self.descriptor)
 
 
+_NEW = ".new-"
+
+
 @dataclass(frozen=True, slots=True)
 class Marks:
     """The marks in a directory that processes of this machine share. Names are random, and used once."""
@@ -43,12 +46,17 @@ class Marks:
     directory: Path
 
     def make(self, name: str) -> Mark:
-        """A mark of this process, to be made before what it stands for."""
+        """A mark of this process, to be made before what it stands for.
+
+        It gets its name when it has its lock: without one it would be taken for a dead one's.
+        """
         path = self.directory / name
+        new = self.directory / f"{_NEW}{name}"
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(path)
         except OSError as exc:
             raise SourceError(f"cannot make {path}: {exc.strerror}", hint="may this user write there?") from exc
         return Mark(path, descriptor)
@@ -60,7 +68,7 @@ class Marks:
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, as others may be asking as well
         except OSError:
             return False
         finally:
@@ -81,4 +89,4 @@ class Marks:
     def names(self) -> Iterator[str]:
         """Every mark that there is."""
         if self.directory.is_dir():
-            yield from sorted(path.name for path in self.directory.iterdir())
+            yield from sorted(path.name for path in self.directory.iterdir() if not path.name.startswith(_NEW))
