@@ -17,6 +17,7 @@ import msgspec
 from backupd.errors import SourceError
 from backupd.malformed import MALFORMED
 from backupd.process import alive, this_process
+from backupd.statefile import make_private
 
 RunKind = Literal["backup", "restore", "verify", "drill", "prune", "recover"]
 Trigger = Literal["manual", "schedule", "catch-up", "start"]
@@ -112,9 +113,7 @@ class History:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._path.exists():  # its directory may be open to others
-                self._path.touch(mode=0o600)
+            make_private(self._path)
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                     connection.executescript(f"{_SCHEMA} PRAGMA user_version = 1;")

@@ -14,6 +14,7 @@ import msgspec
 from backupd.errors import SourceError
 from backupd.malformed import MALFORMED
 from backupd.model import Hook, Volume
+from backupd.statefile import make_private
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS acts"
@@ -94,9 +95,7 @@ class Journal:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """A connection with a transaction that ends with the block."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._path.exists():  # its directory may be open to others
-                self._path.touch(mode=0o600)
+            make_private(self._path)
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute(_SCHEMA)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from backupd.errors import SourceError, StoreError
+from backupd.errors import StoreError
 from backupd.malformed import MALFORMED
+from backupd.statefile import locked, read_private, write_private
 
 
 class KnownRepositories:
@@ -30,21 +30,12 @@ class KnownRepositories:
 
     def remember(self, store: str, repository: str) -> None:
         """The store holds that repository."""
-        known = dict(self._read())
-        if known.get(store) != repository:
-            known[store] = repository
-            try:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-                new.write_bytes(msgspec.json.encode(known))
-                new.replace(self._path)
-            except OSError as exc:
-                raise SourceError(f"cannot write {self._path}: {exc.strerror}") from exc
+        if self._read().get(store) != repository:
+            with locked(self._path):
+                write_private(self._path, msgspec.json.encode({**self._read(), store: repository}))
 
     def _read(self) -> Mapping[str, str]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
-        except (FileNotFoundError, *MALFORMED):
+            return msgspec.json.decode(read_private(self._path) or b"{}", type=dict[str, str])
+        except MALFORMED:
             return {}
-        except OSError as exc:
-            raise SourceError(f"cannot read {self._path}: {exc.strerror}") from exc

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backupd.errors import SourceError
@@ -26,8 +26,15 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Put the data in the place of the file, whole and on disk, legible to its owner alone."""
+def make_private(path: Path) -> None:
+    """Make an empty file that is legible to its owner alone, and its directory, for SQLite; OSError if it can't be."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Put the data in the place of the file, whole and legible to its owner alone; `durable`: and on disk."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -35,8 +42,9 @@ def write_private(path: Path, data: bytes) -> None:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     except OSError as exc:
         raise SourceError(f"cannot write {path}: {exc.strerror}", hint="run as the user who owns it") from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Protocol
 
 import msgspec
 
-from backupd.errors import SourceError
 from backupd.history import RunKind, Trigger
 from backupd.malformed import MALFORMED
 from backupd.process import alive
-from backupd.statefile import read_private
+from backupd.statefile import read_private, write_private
 
 BEAT_SECONDS = 10.0
 """How often the daemon's main loop says that it lives."""
@@ -77,13 +75,7 @@ class StatusFile:
 
     def write(self, status: DaemonStatus) -> None:
         """Replace what is there; SourceError if it can't be written. It need not survive a power cut: no fsync."""
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            partial.touch(mode=0o600)
-            partial.write_bytes(msgspec.json.encode(status))
-            partial.replace(self.path)
-        except OSError as exc:
-            raise SourceError(f"cannot write {self.path}: {exc.strerror}", hint="is the disk full?") from exc
+        write_private(self.path, msgspec.json.encode(status), durable=False)
 
     def read(self) -> DaemonStatus | None:
         """What the daemon said last; None if it has never run or has ended. SourceError if the file can't be read."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from backupd.errors import IntegrityError, SourceError, StoreDenied, StoreError, StoreFull
+from backupd.errors import IntegrityError, SourceError, StoreDenied, StoreFull
 from backupd.repository.checkrecord import CheckRecord
 from backupd.repository.documents import decode, encode, signature_of
 from backupd.repository.drillrecord import DrillRecord
 from backupd.repository.repository import Repository
+from backupd.statefile import write_private
 
 _T = TypeVar("_T", DrillRecord, CheckRecord)
 
@@ -36,14 +36,14 @@ class Records:
         data = encode(record, signer() if signer else None)
         local = self._local(key)
         if private and local is not None:
-            _write(local, data)
+            write_private(local, data)
             return "what is encrypted is not told there"
         try:
             self.repository.store.put(key, data)
         except (StoreDenied, StoreFull) as exc:
             if local is None:
                 raise
-            _write(local, data)
+            write_private(local, data)
             return str(exc)
         return None
 
@@ -83,16 +83,3 @@ class Records:
 
     def _local(self, key: str) -> Path | None:
         return None if self.directory is None else self.directory / self.repository.config.id / key
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except OSError as exc:
-        raise StoreError(f"the record could not be kept in {path}: {exc.strerror}") from exc

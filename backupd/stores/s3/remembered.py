@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from backupd.errors import SourceError
 from backupd.malformed import MALFORMED
 from backupd.model import AwareTime
+from backupd.statefile import write_private
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.probe import Capabilities
 
@@ -73,8 +74,5 @@ class Remembered:
             versioned=found.versioned,
             details={**found.details, "found out": datetime.now(UTC).isoformat(timespec="seconds")},
         )
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            new.write_bytes(msgspec.json.encode(finding))
-            new.replace(self._path)
+        with contextlib.suppress(SourceError):
+            write_private(self._path, msgspec.json.encode(finding), durable=False)
