@@ -150,6 +150,7 @@ class Repair:
             if not self._objects(manifest, lease):
                 self._left[key] = "not all that it needs is there"
                 return False
+            lease.confirm()
             try:
                 self._clear(key)
             except StoreDenied as exc:

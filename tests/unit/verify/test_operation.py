@@ -13,6 +13,7 @@ from backupd.archive import ChunkerParameters
 from backupd.errors import (
     IntegrityError,
     KeyMissing,
+    LeaseLost,
     NoRepository,
     PartialFailure,
     SnapshotNotFound,
@@ -276,6 +277,28 @@ def test_nobody_prunes_or_writes_meanwhile(place: Place) -> None:
         verified = run(place, REPAIR)
     assert "is in use: backup" in str(verified.stores[0].error)
     assert verified.stores[0].problems
+
+
+def test_one_that_stood_still_deletes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease was taken away by somebody who has mended the manifest meanwhile."""
+    store, newest = place.stores[0], snapshots(place)[0]
+    key, last = layout.snapshot(newest.id), newest.archives[0].files.key
+    genuine, read = store.read(key), store.read
+    garble(place, key)
+
+    def slow(wanted: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = read(wanted, offset, length)
+        leases = [info.key for info in store.list(layout.LEASES)]
+        if wanted == last and leases:
+            for lease in leases:
+                store.delete(lease)
+            put(store, key, genuine)
+        return data
+
+    monkeypatch.setattr(store, "read", slow)
+    verified = run(place, REPAIR)
+    assert isinstance(verified.stores[0].error, LeaseLost)
+    assert stored(store)[key] == genuine
 
 
 def test_a_source_that_does_not_answer(place: Place) -> None:
