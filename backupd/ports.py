@@ -193,7 +193,8 @@ class Store(Protocol):
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Exactly `length` bytes from `offset` (to the end if None).
 
-        An object that ends earlier is an IntegrityError: the caller asked for what the index says is there.
+        An object that ends earlier is an IntegrityError: the caller asked for what the index says is there. So is one
+        that is there and cannot be read, as far as that can be told from a store that is in trouble as a whole.
         """
         ...
 

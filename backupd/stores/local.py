@@ -52,7 +52,7 @@ class LocalStore:
         check_range(offset, length)
         descriptor = self._open(key)
         try:
-            with os_errors(self.name, f"reading {key}"):
+            with os_errors(self.name, f"reading {key}", reading=True):
                 size = os.fstat(descriptor).st_size
                 if offset + (length or 0) > size:
                     raise IntegrityError(f"store {self.name}: {key} ends at {size}, before what was asked for")

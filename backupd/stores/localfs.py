@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backupd.errors import StoreDenied, StoreError, StoreFull, StoreUnavailable
+from backupd.errors import IntegrityError, StoreDenied, StoreError, StoreFull, StoreUnavailable
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
@@ -19,18 +19,24 @@ FILE_MODE = 0o600
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _AWAY = {errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}  # network file systems
+_DAMAGED = {errno.EIO, errno.EBADMSG, errno.EUCLEAN}  # bad sectors, checksums of file systems that do not fit
 _UNSUPPORTED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 
 
 @contextmanager
-def os_errors(store: str, action: str) -> Iterator[None]:
-    """Turn an OSError into the StoreError that it means, saying which store and what was being done."""
+def os_errors(store: str, action: str, *, reading: bool = False) -> Iterator[None]:
+    """Turn an OSError into the StoreError that it means, saying which store and what was being done.
+
+    With `reading`, what the disk can't give back is an IntegrityError: the object is damaged, others may not be.
+    """
     try:
         yield
     except OSError as exc:
         message = f"store {store}: {action}: {exc.strerror or exc}"
+        if reading and exc.errno in _DAMAGED:
+            raise IntegrityError(message) from exc
         if exc.errno in _FULL:
             raise StoreFull(
                 message, hint="free some space; `backupd recover` removes what killed backups left unfinished"

@@ -12,11 +12,14 @@ import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from backupd.errors import ObjectExists, StoreDenied, StoreError, StoreFull, StoreUnavailable
+from backupd.errors import IntegrityError, ObjectExists, StoreDenied, StoreError, StoreFull, StoreUnavailable
 from backupd.stores import LocalStore, local, localfs
+from backupd.verify import VerifyRequest, verify
+from tests.support.runtime import Place
 
 MIB = 1024 * 1024
 LATER = timedelta(hours=1)
@@ -87,6 +90,30 @@ def test_a_read_that_gives_only_a_part_goes_on(store: LocalStore, monkeypatch: p
     whole = os.pread
     monkeypatch.setattr(os, "pread", lambda descriptor, length, offset: whole(descriptor, min(length, 7), offset))
     assert store.read("a", 3) == bytes(range(3, 100))
+
+
+def test_a_bad_sector_is_damage_of_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify` finds it, a restore reads elsewhere, and a repair replaces the file."""
+    place = Place(tmp_path, stores=[LocalStore(name, tmp_path / name) for name in ("one", "two")])
+    place.root().mkdir(parents=True)
+    (place.root() / "file").write_bytes(b"content" * 1000)
+    place.backup()
+    key = place.repository().snapshots()[0][0].archives[0].needs[0].key
+    spoilt = (tmp_path / "one" / key).stat().st_ino
+    whole = os.pread
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == spoilt:
+            fail(errno.EIO)
+        return whole(descriptor, length, offset)
+
+    held = os.open(tmp_path / "one" / key, os.O_RDONLY)  # so that its number is not given to another
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(IntegrityError, match=f"store one: reading {key}"):
+        place.stores[0].read(key)
+    verify(place.stores, VerifyRequest(fraction=1, repair=True), place.runtime, Random(1)).require_good()
+    assert place.stores[0].read(key) == place.stores[1].read(key)
+    os.close(held)
 
 
 def test_a_root_that_cannot_be_made(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_modes(tmp_path: Path) -> None:
     Journal(state).begin(HoldAct(service="s", name="s", how="stop"), BEGIN)
     KnownRepositories(state).remember("one", "0" * 16)
     StatusFile(state).write(DaemonStatus(process="p", program="b", started=BEGIN, beat=BEGIN, configured=BEGIN))
-    Remembered(state / "s3" / "one", S3Options(bucket="bucket")).remember(Capabilities(conditional_put=True), checksums=True)
+    Remembered(state / "s3" / "one", S3Options(bucket="bucket")).remember(
+        Capabilities(conditional_put=True), checksums=True
+    )
     keep_drill(Repository(Denying("one"), config, 2), record(), state)
     Marks(state / "marks").make("one").close(keep=True)
     write_private(state / "file", b"")
