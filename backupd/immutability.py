@@ -9,9 +9,10 @@ from datetime import datetime
 
 from backupd.errors import ObjectNotFound, StoreError
 from backupd.locking import locks_of
+from backupd.ports import Store
 from backupd.recovery import GUIDE, SCRIPT
 from backupd.replicate import Holding
-from backupd.repository import Manifest, Repository, layout
+from backupd.repository import Manifest, Repository, layout, standings
 
 _PARALLEL = 16
 
@@ -65,8 +66,24 @@ def extend_locks(repository: Repository, kept: Iterable[Manifest], now: datetime
 
 
 def keep_locked(target: Holding, holdings: Iterable[Holding], now: datetime) -> StoreError | None:
-    """After a run of a plan: extend the locks of what a store is to keep of it; what went wrong, if anything did."""
+    """After a run of a plan: extend the locks of what a store is to keep of it; what went wrong, if anything did.
+
+    As prune sees it: what the store lacks, or is known to be damaged there, takes nobody's place; the latter stays.
+    """
+    if not _has_policy(target.repository.store):
+        return None
+    try:
+        there, damaged = target.repository.snapshot_ids(), standings(target.repository).damaged
+    except StoreError as exc:
+        return exc
     everywhere = {manifest.id: manifest for holding in holdings for manifest in holding.manifests}
-    wanted = everywhere if target.wanted is None else target.wanted(list(everywhere.values()))
-    kept = [manifest for id_, manifest in everywhere.items() if id_ in wanted]
+    here = [manifest for id_, manifest in everywhere.items() if id_ in there]
+    sound = [manifest for manifest in here if manifest.id not in damaged]
+    wanted = there if target.wanted is None else target.wanted(sound)
+    kept = [manifest for manifest in here if manifest.id in wanted or manifest.id in damaged]
     return extend_locks(target.repository, kept, now).failure
+
+
+def _has_policy(store: Store) -> bool:
+    locks = locks_of(store)
+    return locks is not None and locks.policy is not None

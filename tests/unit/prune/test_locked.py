@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backupd.errors import StoreDenied
-from backupd.immutability import extend_locks
+from backupd.immutability import extend_locks, keep_locked
 from backupd.locking import locks_of
 from backupd.model import KeepPolicy, LockPolicy
 from backupd.prune import Outline, outline
+from backupd.replicate import Holding
 from backupd.repository import layout
+from backupd.retention import kept_ids
 from backupd.stores.memory import MemoryLocks, MemoryStore
-from tests.support.pruning import DAY, a_day_later, check_all_that_is_listed, request, run_prune, with_history
+from backupd.verify import Finding, Look, keep_findings
+from tests.support.pruning import DAY, KEEP, a_day_later, check_all_that_is_listed, request, run_prune, with_history
 from tests.support.runtime import BEGIN, Place, TickingClock
 from tests.support.s3 import UNLOCKED
 
@@ -121,6 +126,28 @@ def test_a_backup_extends_what_it_builds_upon(place: Place) -> None:
         for archive in result.manifest.archives:
             for ref in archive.objects:
                 assert locks[ref.key] >= place.clock.time + POLICY.duration - timedelta(minutes=1), ref.key  # type: ignore[operator]
+
+
+def test_what_is_damaged_or_lacking_takes_nobodys_place(place: Place) -> None:
+    """Prune keeps the two before it: their locks must not end."""
+    repository = place.repository()
+    damaged, *others = repository.snapshots()[0]
+    finding = Finding(damaged.id, damaged.archives[0].volume, problem="spoilt", kind="data")
+    keep_findings(repository, damaged, [finding], Look(place.clock.time, "data", 1.0), place.runtime)
+    place.clock.time += 3 * DAY
+    lacking = msgspec.structs.replace(damaged, id="f" * 16, time=place.clock.time)
+    wanted = partial(kept_ids, policy=KEEP, now=place.clock.time, timezone="UTC")
+    with place.runtime.leases(place.stores[0]).shared("backup") as lease:
+        holding = Holding(repository, lease, (damaged, *others), wanted=wanted)
+        elsewhere = Holding(repository, lease, (lacking, damaged, *others))
+        assert keep_locked(holding, [holding, elsewhere], place.clock.time) is None
+    kept = outlined(place).kept
+    assert {damaged.id, *(manifest.id for manifest in others[:2])} <= {manifest.id for manifest in kept}
+    locks = ends(place)
+    for manifest in (damaged, *others[:2]):
+        for archive in manifest.archives:
+            for key in (layout.snapshot(manifest.id), *(ref.key for ref in archive.objects)):
+                assert locks[key] >= place.clock.time + POLICY.duration, key  # type: ignore[operator]
 
 
 def test_a_lock_is_renewed_once_in_a_quarter_of_its_time(tmp_path: Path) -> None:
