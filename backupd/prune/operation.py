@@ -71,8 +71,8 @@ def prune(
         pruned = replace(pruned, renewed=extended.renewed, unlocked=extended.failure)
         if versions is not None:
             lease.confirm()
-            # While snapshots are missing that nobody here removed, what is hidden may be them.
-            before = _NEVER if found.damage else (lease.store_time() or now) - request.rules.grace
+            # While something is missing that nobody here removed, what is hidden may be just that.
+            before = _NEVER if found.lacks_something else (lease.store_time() or now) - request.rules.grace
             pruned = replace(pruned, old=versions.tidy(before))
         lease.confirm()
         store.remove_stale_uploads(request.rules.grace, store_now)

@@ -82,6 +82,12 @@ class Outline:
         return [verdict.snapshot for verdict in self.verdicts if verdict.snapshot.id in self.held]
 
     @property
+    def lacks_something(self) -> bool:
+        """Whether a manifest is gone or can't be read, or an object is gone that a snapshot needs."""
+        listed = (verdict.snapshot for verdict in self.verdicts)
+        return bool(self.damage) or not _needed(listed) <= self.sizes.keys()
+
+    @property
     def nothing_goes(self) -> bool:
         """Whether there is nothing to do."""
         return not (self.removed or self.dropped or self.garbage or self.leftovers)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from backupd.errors import IntegrityError, LockedError, PruneRefused, RepositoryError, StoreError
 from backupd.lease import Leases
+from backupd.locking import OldVersions
 from backupd.model import KeepPolicy
 from backupd.prune import Outline, PruneRequest, outline
 from backupd.repository import Manifest, keep_drill, layout
@@ -368,3 +369,47 @@ def test_what_a_second_pass_left_is_garbage_like_the_rest(place: Place, name: st
     place.clock.time += 2 * DAY
     run_prune(place)
     assert key not in stored(place.stores[0])
+
+
+class Versions:
+    """Remembers until when what was deleted is to be removed for good."""
+
+    purges = True
+
+    def __init__(self) -> None:
+        self.asked: list[datetime] = []
+
+    def tidy(self, before: datetime) -> OldVersions:
+        self.asked.append(before)
+        return OldVersions(0, 0)
+
+
+class Versioned(MemoryStore):
+    kept: Versions
+
+    def versions(self) -> Versions:
+        return self.kept
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_what_is_hidden_is_purged_after_the_grace_period(place: Place, by_id: bool) -> None:
+    """But not while a snapshot lacks an object: somebody may have hidden it, and it can be brought back."""
+    store = Versioned("one", place.clock)
+    store._objects = place.stores[0]._objects  # type: ignore[attr-defined]
+    place.stores[0], store.kept = store, Versions()
+    newest, *_, oldest = manifests(place)
+    asked = request(KeepPolicy(last=100), oldest.id) if by_id else request(KeepPolicy(last=100))
+    key = next(ref.key for ref in newest.archives[0].objects if ref not in oldest.archives[0].objects)
+    held = store.read(key)
+    store.delete(key)
+    if by_id:
+        run_prune(place, asked)
+        assert [before.year for before in store.kept.asked] == [1]
+    else:
+        with pytest.raises(IntegrityError):
+            run_prune(place, asked)
+        assert store.kept.asked == []
+    store.put(key, held)
+    run_prune(place)
+    grace = timedelta(days=1)
+    assert timedelta() <= place.clock.time - grace - store.kept.asked[-1] < timedelta(minutes=1)
