@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, StoreDenied
+from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, StoreDenied, StoreError
 from backupd.lease import Lease, commit
 from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, layout, read_pieces
 from backupd.runtime import Runtime
@@ -79,17 +79,19 @@ class Repair:
                 return True
         finally:
             self._runtime.progress.end()
+        silent: list[BackupdError] = []
         for source in self._sources:
             try:
                 self._replace(ref, source, lease)
-            except _NoGoodCopy:
+            except _NoGoodCopy as exc:
+                silent += _silence(exc.__cause__)
                 continue
             except StoreDenied as exc:
                 self._left[ref.key] = f"the store refuses to replace it: {exc}"
                 return False
             self._note(ref.key, source)
             return True
-        self._left[ref.key] = "no other store holds it whole"
+        self._left[ref.key] = _nowhere(silent)
         return False
 
     def _replace(self, ref: ObjectRef, source: Repository, lease: Lease) -> None:
@@ -140,10 +142,12 @@ class Repair:
     def _manifest(self, id_: str, lease: Lease) -> bool:
         """Put a manifest there again, after all that it needs."""
         key = layout.snapshot(id_)
+        silent: list[BackupdError] = []
         for source in self._sources:
             try:
                 manifest, data = source.load(id_), source.stored(id_)
-            except BackupdError:
+            except BackupdError as exc:
+                silent += _silence(exc)
                 continue
             if self._is_another(id_, data):
                 continue
@@ -159,7 +163,7 @@ class Repair:
             commit(self._target, manifest, lease, data)
             self._note(key, source)
             return True
-        self._left[key] = "no other store holds it whole"
+        self._left[key] = _nowhere(silent)
         return False
 
     def _is_another(self, id_: str, data: bytes) -> bool:
@@ -173,6 +177,17 @@ class Repair:
     def _note(self, key: str, source: Repository) -> None:
         self._mended[key] = source.store.name
         self._runtime.progress.note(f"{self._target.store.name}: {key} is mended, from store {source.store.name}")
+
+
+def _silence(failure: BaseException | None) -> list[BackupdError]:
+    """What a source did not answer with; nothing if it said that it has no such thing, or a damaged one."""
+    return [failure] if isinstance(failure, StoreError) and not isinstance(failure, ObjectNotFound) else []
+
+
+def _nowhere(silent: Sequence[BackupdError]) -> str:
+    if silent:
+        return f"not to be had from elsewhere now: {'; '.join(map(str, silent))}"
+    return "no other store holds it whole"
 
 
 def _pieces(source: Repository, ref: ObjectRef) -> Iterator[bytes]:

@@ -319,6 +319,11 @@ def test_a_source_that_does_not_answer(place: Place) -> None:
     assert verified.stores[0].repaired is not None
     assert verified.stores[0].repaired.mended == {key: "three"}
     verified.require_good()
+    drop(place, key)
+    drop(place, key, 2)
+    verified = verify(place.stores, VerifyRequest(repair=True), place.runtime, random.Random(1))
+    assert verified.stores[0].repaired is not None
+    assert verified.stores[0].repaired.left == {key: "not to be had from elsewhere now: away"}
 
 
 def test_without_the_key(tmp_path: Path) -> None:
