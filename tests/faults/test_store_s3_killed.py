@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from backupd.errors import SourceError, StoreDenied
 from backupd.recover import recover_stores
 from backupd.stores.s3 import S3Options, S3Store
+from backupd.stores.s3.claims import Claims
 from tests.support import s3_proxy
 from tests.support.runtime import make_runtime
 from tests.support.s3 import MIB, S3Server
@@ -83,6 +84,23 @@ def test_only_this_machine_s_dead(seaweedfs_s3: S3Server, tmp_path: Path, dies: 
     assert list((tmp_path / "claims").iterdir()) == []
     here.close()
     elsewhere.close()
+
+
+def test_one_that_is_just_being_begun_is_not_taken_for_a_dead_one_s(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
+    """A copy that was killed is made again: the same key, by a process that does not know its upload's id yet."""
+    options, now = seaweedfs_s3.options(), datetime.now(UTC)
+    store = S3Store("test", options, None, tmp_path / "claims")
+    dead = spawn(options, tmp_path / "claims", "before the id is known")
+    dead.communicate(timeout=300)
+    living = Claims(tmp_path / "claims", options).claim("archives/a")
+    assert store.remove_stale_uploads(None, now) == []
+    assert store.remove_stale_uploads(timedelta(days=-1), now) == []
+    assert unfinished(store) == ["archives/a"]
+    living.begun("another")
+    assert len(store.remove_stale_uploads(None, now)) == 1
+    living.close(keep=False)
+    assert list((tmp_path / "claims").iterdir()) == []
+    store.close()
 
 
 def test_what_ended_leaves_no_claim(seaweedfs_s3: S3Server, tmp_path: Path) -> None:

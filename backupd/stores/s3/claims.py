@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,6 @@ class Abandoned:
 
     names: Sequence[str]
     said: Sequence[_Said]
-    alive: frozenset[str]
 
     def has(self, key: str, upload_id: str) -> bool:
         """Whether an upload is one of theirs: by its id, or by its key if nobody came to know the id.
@@ -63,10 +62,22 @@ class Abandoned:
         Keys hold the random id of a snapshot. Only copies of one snapshot that several machines make at once share
         one; theirs would fail by this, and be made by the next run.
         """
-        return any(
-            said.upload == upload_id or (said.upload is None and said.key == key and upload_id not in self.alive)
-            for said in self.said
-        )
+        return any(said.upload == upload_id or (said.upload is None and said.key == key) for said in self.said)
+
+
+@dataclass(frozen=True, slots=True)
+class Living:
+    """What living processes of this machine are at; None where that is just being written down."""
+
+    said: Sequence[_Said | None]
+
+    def has(self, upload_id: str) -> bool:
+        """Whether an upload is one of theirs."""
+        return any(said is not None and said.upload == upload_id for said in self.said)
+
+    def may_have(self, key: str) -> bool:
+        """Whether an upload of that key could be one of theirs whose id they have yet to learn."""
+        return any(said is None or (said.upload is None and said.key == key) for said in self.said)
 
 
 class Claims:
@@ -94,17 +105,19 @@ class Claims:
 
     def abandoned(self) -> Abandoned:
         """The claims of the dead on this bucket."""
-        names, dead, alive = [], [], set()
+        found = [(name, said) for name, said, is_dead in self._all() if is_dead]
+        return Abandoned([name for name, _ in found], [said for _, said in found if said is not None])
+
+    def living(self) -> Living:
+        """What the living are at on this bucket: of uploads that were listed before this is asked, all of theirs."""
+        return Living([said for _, said, is_dead in self._all() if not is_dead])
+
+    def _all(self) -> Iterator[tuple[str, _Said | None, bool]]:
+        """Every claim on this bucket, or on nobody knows which; and whether who made it is dead."""
         for name in self._marks.names() if self._marks else ():
             said = self._read(name)
-            if self._marks is not None and not self._marks.is_dead(name):
-                alive |= {said.upload} if said is not None and said.upload else set()
-            elif said is None:
-                names.append(name)
-            elif said.bucket == self._bucket:
-                names.append(name)
-                dead.append(said)
-        return Abandoned(names, dead, frozenset(alive))
+            if self._marks is not None and (said is None or said.bucket == self._bucket):
+                yield name, said, self._marks.is_dead(name)
 
     def forget(self, abandoned: Abandoned) -> None:
         """Nothing is left of them."""

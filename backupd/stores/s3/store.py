@@ -110,15 +110,19 @@ class S3Store:
         abandoned = self._claims.abandoned()
         if older_than is None and not abandoned.names:
             return ()
-        stale = [
+        suspects = [
             (key, upload_id)
             for key, upload_id, begun in self._unfinished()
             if upload_id not in self._uploads.live
             and ((older_than is not None and begun < now - older_than) or abandoned.has(key, upload_id))
         ]
+        living = self._claims.living()  # asked now: somebody may have begun one of them in the meantime
+        suspects = [(key, upload_id) for key, upload_id in suspects if not living.has(upload_id)]
+        stale = [(key, upload_id) for key, upload_id in suspects if not living.may_have(key)]
         for key, upload_id in stale:
             abort_upload(self._bucket, key, upload_id)
-        self._claims.forget(abandoned)
+        if len(stale) == len(suspects):
+            self._claims.forget(abandoned)
         return [f"upload {upload_id} of {key}" for key, upload_id in stale]
 
     def facts(self) -> StoreFacts:
