@@ -15,7 +15,7 @@ from backupd.socketproxy import shapes
 from backupd.socketproxy.copies import copy_host_config, copy_networking
 from backupd.socketproxy.model import OWNED_LABEL, Refusal, missing
 from backupd.socketproxy.shapes import between, equals, is_true, matches, take, texts
-from backupd.socketproxy.things import Things
+from backupd.socketproxy.things import Things, bound_by
 
 DRILL_LABEL = "backupd.drill"
 LOOK = "/look"
@@ -160,6 +160,8 @@ def _volume_mount(things: Things, given: Any, targets: set[str]) -> dict[str, An
         raise missing("volume", mount["Source"])
     if not things.volume_is_allowed(volume):
         raise Refusal(f"volume {mount['Source']} is not of project {things.rules.project}")
+    if (source := bound_by(volume)) and things.is_the_engines(source):
+        raise Refusal(f"volume {mount['Source']} is {source} of the host, which may not be mounted")
     return mount
 
 

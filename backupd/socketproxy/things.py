@@ -86,9 +86,18 @@ class Things:
             yield f"it has the capabilities {', '.join(more)}"
         if any("unconfined" in option or option.endswith("disable") for option in host.get("SecurityOpt") or ()):
             yield "it is not confined"
-        for source, writable in _binds(container):
+        # Without these lists, `systempaths=unconfined`, /proc can be written: `core_pattern` is a command on the host.
+        if host.get("MaskedPaths") == [] or host.get("ReadonlyPaths") == []:
+            yield "its /proc is not protected"
+        for source, writable in (*_binds(container), *self._bound_volumes(container)):
             if self.is_the_engines(source) or (writable and _touches(source, _SYSTEM)):
                 yield f"it mounts {source}"
+
+    def _bound_volumes(self, container: Found) -> Iterator[tuple[str, bool]]:
+        for mount in container.get("Mounts") or ():
+            volume = self.facts.volume(mount["Name"]) if mount.get("Type") == "volume" and mount.get("Name") else None
+            if volume is not None and (source := bound_by(volume)):
+                yield source, bool(mount.get("RW", True))
 
     def is_the_engines(self, path: str) -> bool:
         """Whether a path of the host is, holds or is within a place that gives power over the host."""
@@ -104,6 +113,15 @@ class Things:
         # Who can write the directory above could put a symbolic link in its place, which the Engine would follow.
         writable = {source for source, write in mounted if write} | self.rules.paths
         return not any(path != source and _within(path, source) for source in writable)
+
+
+def bound_by(volume: Found) -> str | None:
+    """The path of the host that a volume is another name for (`o: bind`); None for most."""
+    options = volume.get("Options") or {}
+    device = options.get("device", "")
+    if device.startswith("/") and {"bind", "rbind"} & set(options.get("o", "").split(",")):
+        return posixpath.normpath(str(device))
+    return None
 
 
 def _binds(container: Found) -> Iterator[tuple[str, bool]]:

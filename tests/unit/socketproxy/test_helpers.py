@@ -95,6 +95,7 @@ def test_a_helper_is_created_from_what_was_understood() -> None:
         ("Mounts", [volume_mount("other_data")]),
         ("Mounts", [volume_mount("plain")]),
         ("Mounts", [volume_mount("not-there")]),
+        ("Mounts", [volume_mount("shop_run")]),
         ("Mounts", [volume_mount("/")]),
         ("Mounts", [volume_mount("shop_data", Target="/etc")]),
         ("Mounts", [volume_mount("shop_data", VolumeOptions={})]),
@@ -204,3 +205,4 @@ def test_directories_of_the_configuration() -> None:
     world.allowed(*CREATE, helper(HostConfig__Mounts=[mount]), name="backupd-1")
     look = {"Type": "bind", "Source": "/srv/config", "Target": "/look", "ReadOnly": True}
     world.allowed(*CREATE, helper(HostConfig__Mounts=[look]), name="backupd-1")
+    world.allowed(*CREATE, helper(HostConfig__Mounts=[volume_mount("shop_files")]), name="backupd-1")

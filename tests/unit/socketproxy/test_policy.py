@@ -124,6 +124,8 @@ def test_commands_in_services() -> None:
         "outside",
         "debugger",
         "editor",
+        "insider",
+        "kernel",
         "stranger",
         "neighbour",
         "helper",

@@ -48,8 +48,9 @@ class _Answering(socketserver.BaseRequestHandler):
         while b"\r\n\r\n" not in data:
             data += self.request.recv(4096)
         line = data.partition(b"\r\n")[0].decode()
-        if asked := re.fullmatch(r"GET /v1\.41/(exec|containers)/([^/]+)/json HTTP/1\.1", line):
-            find = self.server.world.execution if asked[1] == "exec" else self.server.world.container
+        if asked := re.fullmatch(r"GET /v1\.41/(exec|containers|volumes)/([^/]+?)(?:/json)? HTTP/1\.1", line):
+            world = self.server.world
+            find = {"exec": world.execution, "containers": world.container, "volumes": world.volume}[asked[1]]
             body = json.dumps(find(asked[2])).encode()
             self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             return

@@ -52,6 +52,8 @@ def containers() -> list[dict[str, Any]]:
         container("outside", "postgres", SHOP, NetworkMode="host"),
         container("debugger", "postgres", SHOP, CapAdd=["SYS_ADMIN"]),
         container("editor", "postgres", SHOP, mounts=[bind("/etc")]),
+        container("insider", "postgres", SHOP, mounts=[named("shop_run")]),
+        container("kernel", "postgres", SHOP, MaskedPaths=[], ReadonlyPaths=[]),
         container("stranger", "evil", OTHER, mounts=[named("other_data")]),
         container("neighbour", "evil", OTHER, mounts=[named("shop_data")]),
         container("helper", "backupd", OWN),
@@ -66,7 +68,20 @@ class World:
 
     boxes: list[dict[str, Any]] = field(default_factory=containers)
     volumes: dict[str, dict[str, str]] = field(
-        default_factory=lambda: {"shop_data": SHOP, "other_data": OTHER, "backupd-scratch-1": OWN, "plain": {}}
+        default_factory=lambda: {
+            "shop_data": SHOP,
+            "other_data": OTHER,
+            "backupd-scratch-1": OWN,
+            "plain": {},
+            "shop_run": SHOP,
+            "shop_files": SHOP,
+        }
+    )
+    options: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {
+            "shop_run": {"type": "none", "o": "rw,bind", "device": "/var/run"},
+            "shop_files": {"type": "none", "o": "bind", "device": "/srv/data/"},
+        }
     )
     executions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -77,7 +92,9 @@ class World:
         return [box for box in self.boxes if box["Config"]["Labels"].get("com.docker.compose.project") == "shop"]
 
     def volume(self, name: str) -> dict[str, Any] | None:
-        return {"Name": name, "Labels": self.volumes[name]} if name in self.volumes else None
+        if name not in self.volumes:
+            return None
+        return {"Name": name, "Labels": self.volumes[name], "Options": self.options.get(name)}
 
     def image(self, name: str) -> dict[str, Any] | None:
         number = name if name in IMAGES.values() else IMAGES.get(name)
