@@ -70,7 +70,7 @@ def test_in_a_backup_and_in_a_restore(tmp_path: Path, jump: timedelta) -> None:
 
 
 def test_before_a_prune(tmp_path: Path, jump: timedelta) -> None:
-    """`within` looks at the clock, so it may keep too much or too little: never less than the newest of each volume."""
+    """What is of the future is kept besides; never less is kept than the newest of each volume."""
     place = with_history(tmp_path)
     newest = {}
     for manifest in place.repository().snapshots()[0]:
