@@ -17,6 +17,7 @@ from backupd.repository import END_OF_TAR, Archive, Manifest, Range, Repository,
 
 Change = Literal["added", "removed", "changed"]
 
+_KINDS = {"dir": "directory", "symlink": "symbolic link", "char": "device", "block": "device", "fifo": "pipe"}
 _COMPARED = ("kind", "size", "mode", "uid", "gid", "mtime", "link", "device")
 
 
@@ -68,7 +69,7 @@ def cat(repository: Repository, archive: Archive, path: str, write: Callable[[by
     if member.kind == "hardlink":
         member, span = _find(repository, archive, link_target(member))
     if member.kind != "file":
-        raise SourceError(f"{path} is not a file but a {member.kind}", hint="`backupd restore --path` restores it")
+        raise SourceError(f"{path} is no file but a {_KINDS.get(member.kind, member.kind)}", hint=_instead(member))
     stream = PieceReader(chain(read_ranges(repository, archive, [span]), [END_OF_TAR]))
     size = 0
     try:
@@ -83,6 +84,15 @@ def cat(repository: Repository, archive: Archive, path: str, write: Callable[[by
     if size != member.size:
         raise IntegrityError(f"{archive.volume}: {path} has {size} bytes instead of {member.size}")
     return size
+
+
+def _instead(member: Member) -> str:
+    """What to do about a path that is no file."""
+    if member.kind == "dir":
+        return "`backupd ls ID VOLUME PATH` shows what is in it, `backupd restore --path` restores it"
+    if member.kind == "symlink":
+        return f"it points to {member.link}; `backupd restore --path` restores it"
+    return "`backupd restore --path` restores it"
 
 
 def _find(repository: Repository, archive: Archive, path: str) -> tuple[Member, Range]:

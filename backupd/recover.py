@@ -80,7 +80,10 @@ def _let_go_of(runtime: Runtime, store: Store) -> list[Recovery]:
     subject = f"store {store.name}"
     removed = store.remove_stale_uploads(None, runtime.clock.now())
     done = [Recovery(subject, f"removed an unfinished upload: {text}") for text in removed]
-    return done + [Recovery(subject, f"let go of: {lease}") for lease in runtime.leases(store).release_dead()]
+    return done + [
+        Recovery(subject, f"ended the lease of a process that is no more: {lease}")
+        for lease in runtime.leases(store).release_dead()
+    ]
 
 
 def _volumes(acts: Sequence[OpenAct], scan: Sequence[Volume], attempts: _Attempts, journal: Journal) -> set[str]:

@@ -137,7 +137,7 @@ def _verdict(error: BaseException) -> tuple[Outcome, BackupdError]:
         case PartialFailure():
             return "partial", error
         case KeyboardInterrupt() | Interrupted():
-            return "interrupted", Interrupted("interrupted")
+            return "interrupted", Interrupted(str(error) or "interrupted by a signal")
         case BackupdError():
             return "failed", error
         case _:

@@ -15,7 +15,7 @@ from backupd.immutability import keep_locked
 from backupd.known import KnownRepositories
 from backupd.model import Plan
 from backupd.ports import Store
-from backupd.replicate import Holding, catch_up, look
+from backupd.replicate import Holding, catch_up, lagging, look
 from backupd.repository import Manifest, Repository
 from backupd.runtime import Runtime
 
@@ -27,10 +27,14 @@ _STALE_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """The snapshot that was taken, where it is, and which stores could not be brought up to date."""
+    """The snapshot that was taken, where it is, and which stores could not be brought up to date.
+
+    `store` took it, `stores` are that one and those it was copied to.
+    """
 
     manifest: Manifest
     store: str
+    stores: tuple[str, ...] = ()
     store_failures: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -55,7 +59,7 @@ def _back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store], leases: Exit
 
     def failed(store: Store, exc: BackupdError) -> None:
         failures[store.name] = exc
-        runtime.progress.note(f"store {store.name} failed: {exc}")
+        runtime.progress.note(f"store {store.name} failed: {str(exc).removeprefix(f'store {store.name}: ')}")
 
     for store in stores:
         try:
@@ -84,11 +88,13 @@ def _back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store], leases: Exit
             failed(primary.store, behind)
         sources = [held.with_newest(manifest) if held is holding else held for held in holdings]
         usable = [held for held in sources if held.name not in failures or held.name == primary.store.name]
+        owed = [held.name for held in usable if manifest in lagging(held, usable)]
         for target in usable:
             for problem in _bring_up(target, holding, usable, runtime):
                 failed(target.repository.store, problem)
+        copies = [name for name in owed if name not in failures]
         store_failures = {name: str(exc) for name, exc in (damaged | failures).items()}
-        return BackupResult(manifest, primary.store.name, store_failures)
+        return BackupResult(manifest, primary.store.name, (primary.store.name, *copies), store_failures)
     raise next(iter(failures.values()))
 
 

@@ -10,7 +10,7 @@ from backupd.backup import BackupResult
 from backupd.cli import words
 from backupd.cli.options import Session, command
 from backupd.cli.output import described
-from backupd.jobs import judge_backup, run_backup
+from backupd.jobs import judge_backup, run_backup, where
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,14 @@ def register(app: typer.Typer) -> None:
 
 def _show(session: Session, result: BackupResult) -> None:
     manifest, output = result.manifest, session.output
-    output.document({"snapshot": described(manifest), "store": result.store, "store_failures": result.store_failures})
+    output.document(
+        {
+            "snapshot": described(manifest),
+            "store": result.store,
+            "stores": result.stores,
+            "store_failures": result.store_failures,
+        }
+    )
     output.table(
         ("VOLUME", "KIND", "DATA", "NEW", "STORED", "FILES", "TIME"),
         [
@@ -58,7 +65,7 @@ def _show(session: Session, result: BackupResult) -> None:
     for archive in manifest.archives:
         warn_about(session, archive.volume, archive.warnings, archive.warning_count)
     output.line(
-        f"snapshot {manifest.short_id} is in store {result.store}"
+        f"snapshot {manifest.short_id} is in {where(result)}"
         f" ({words.size(manifest.new_stored_size)} added, {words.duration(manifest.finished - manifest.time)})"
     )
 

@@ -70,9 +70,10 @@ def show_drill(session: Session, record: DrillRecord) -> None:
                 output.line(f"    {service.name} was copied: {note}", style="dim")
     without = f" (without {', '.join(record.missing)})" if record.missing else ""
     output.line()
+    # How long it took until it failed is not how long a restore takes.
+    takes = "" if record.outcome == "failed" else f" a restore takes {_seconds(record.recovery_seconds)} (RTO),"
     output.line(
-        f"drill {record.id}: {_OUTCOMES[record.outcome]}{without};"
-        f" a restore takes {_seconds(record.recovery_seconds)} (RTO),"
+        f"drill {record.id}: {_OUTCOMES[record.outcome]}{without};{takes}"
         f" its data were {_seconds(record.age_seconds)} old (RPO)"
     )
 

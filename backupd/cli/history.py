@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
             right=("TIME", "DATA", "NEW", "WARNINGS"),
         )
         if not runs:
-            session.output.line("nothing has run yet")
+            session.output.line("no such run is known" if kind or plan else "nothing has run yet")
 
 
 def _kind(kind: str | None) -> RunKind | None:

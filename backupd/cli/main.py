@@ -80,15 +80,15 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    output = Output(json=False)
+    output = Output(json="--json" in arguments)
     try:
         code = app(prog_name="backupd", args=arguments, standalone_mode=False)
     except _UsageError as exc:
         if not exc.format_message():  # no arguments at all: the help has been printed
             return UsageError.exit_code
-        output.error(
-            exc.format_message(), "`backupd --help` lists the commands, `backupd COMMAND --help` their options"
-        )
+        hint = _usage_hint(exc)
+        output.error(exc.format_message(), hint)
+        output.fail(exc.format_message(), hint, UsageError.exit_code)
         return UsageError.exit_code
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): nobody to tell. Python would complain again at exit.
@@ -104,6 +104,14 @@ def _run(arguments: list[str]) -> int:
             "interrupted", "`backupd recover` finishes or undoes what could not be undone in time, if anything"
         )
     return code if isinstance(code, int) else 0
+
+
+def _usage_hint(error: Any) -> str:
+    """Where to read on: of the command, if it is known which."""
+    context = error.ctx
+    if context is None or context.parent is None:
+        return "`backupd --help` lists the commands, `backupd COMMAND --help` their options"
+    return f"`{context.command_path} --help` says what it takes"
 
 
 def _arguments(given: list[str]) -> list[str]:

@@ -120,6 +120,7 @@ class Session:
             causes.append(f"{type(cause).__name__}: {cause}")
             cause = cause.__cause__
         self.output.error(str(error), error.hint, causes)
+        self.output.fail(str(error), error.hint, error.exit_code)
 
     def detail(self, text: str) -> None:
         """A line for those who asked to hear more."""

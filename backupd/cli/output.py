@@ -23,6 +23,7 @@ class Output:
         self.json = json
         self._out = Console(highlight=False, soft_wrap=True)
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._documented = False
         self.redact: Callable[[str], str] = str
         self.progress: Progress = QuietProgress(self._note) if json else make_progress(self._err, self._note)
 
@@ -34,6 +35,7 @@ class Output:
     def document(self, document: Any) -> None:
         """The one JSON document, if that is what was asked for."""
         if self.json:
+            self._documented = True
             sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
@@ -67,6 +69,12 @@ class Output:
             self._err.print(Text(f"  because of {self.redact(cause)}", style="dim"))
         if hint:
             self._err.print(Text.assemble(("hint: ", "bold"), self.redact(hint)))
+
+    def fail(self, message: str, hint: str | None, exit_code: int) -> None:
+        """The same for programs, unless they have got a document already."""
+        if not self._documented:
+            told = self.redact(hint) if hint else None
+            self.document({"error": self.redact(message), "hint": told, "exit_code": exit_code})
 
     def _note(self, text: str) -> None:
         self._err.print(Text(self.redact(text)))

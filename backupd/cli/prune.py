@@ -114,16 +114,16 @@ class _Run:
     def repositories(self) -> list[Repository]:
         """Those of every store, or of the one that was asked for. A store that was never written to is no error."""
         found = []
-        stores = self._session.stores(tuple(self._session.settings.stores))
-        for store in stores:
+        names = [self._session.store_name] if self._session.store_name else list(self._session.settings.stores)
+        for name in names:
             try:
-                found.append(Repository.open(store, threads=self._runtime.threads, security=self._runtime.security))
+                found.append(self._session.site.repository_in(name))
             except NoRepository as exc:
-                if len(stores) == 1:
+                if len(names) == 1:
                     raise
                 self._session.detail(str(exc))
             except BackupdError as exc:
-                self._fail(store.name, exc)
+                self._fail(name, exc)
         return found
 
     def prune(self, repository: Repository, request: PruneRequest, draft: Draft | None) -> None:

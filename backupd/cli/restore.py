@@ -157,6 +157,9 @@ def _spec(session: Session, into: str | None, to_dir: Path | None) -> VolumeSpec
         return VolumeSpec("--to-dir", path=str(to_dir.absolute()))
     if into is None:
         return None
+    known = session.settings.volumes.get(into)
+    if known is not None and known.path is not None:
+        return VolumeSpec("--into", path=session.settings.volume_spec(into).path)
     if session.settings.engine == "mounted" or into.startswith("/"):
         return VolumeSpec("--into", path=str(Path(into).absolute()))
     return VolumeSpec("--into", volume=into)

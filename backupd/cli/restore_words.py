@@ -34,8 +34,11 @@ def show_plan(session: Session, manifest: Manifest, store: str, steps: Sequence[
             output.warn(note)
     if missing := [name for name in session.settings.volumes if manifest.archive(name) is None]:
         output.line(f"  this snapshot does not hold: {', '.join(missing)}")
-    if request.safety_snapshot and any(step.survey and not step.survey.empty for step in steps):
+    replaces = any(step.survey and not step.survey.empty for step in steps)
+    if request.safety_snapshot and replaces:
         output.line("  a safety snapshot of what is there now comes first")
+    if session.settings.engine == "mounted" and replaces:
+        output.line("  the mounted engine knows no services: stop what uses this before, and start it afterwards")
 
 
 def show_services(session: Session, around: Around, request: RestoreRequest) -> None:

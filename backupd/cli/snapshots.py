@@ -93,7 +93,8 @@ def _register_list(app: typer.Typer) -> None:
         if damaged:
             for problem in damaged[:-1]:
                 output.warn(str(problem))
-            raise type(damaged[-1])(str(damaged[-1]), hint="the snapshots above are not affected")
+            further = f"; {damaged[-1].hint}" if damaged[-1].hint else ""
+            raise type(damaged[-1])(str(damaged[-1]), hint=f"the snapshots above are not affected{further}")
 
 
 def _register_show(app: typer.Typer) -> None:

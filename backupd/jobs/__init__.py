@@ -1,6 +1,6 @@
 """Whole runs: what a command does, and the daemon by itself, from the configuration to the judgement."""
 
-from backupd.jobs.backup import judge_backup, run_backup
+from backupd.jobs.backup import judge_backup, run_backup, where
 from backupd.jobs.catching_up import LastRuns, last_runs
 from backupd.jobs.drill import Drilled, judge_drill, run_drill
 from backupd.jobs.prune import judge_prune, note_pruned, refused, run_prune
@@ -25,4 +25,5 @@ __all__ = [
     "run_prune",
     "run_recover",
     "run_verify",
+    "where",
 ]

@@ -52,6 +52,11 @@ def judge_backup(result: BackupResult) -> None:
         raise PartialFailure(_missing(result), hint=hint or "the next run tries again")
 
 
+def where(result: BackupResult) -> str:
+    """The stores that have the snapshot, in words."""
+    return f"store{'s' if len(result.stores) > 1 else ''} {' and '.join(result.stores)}"
+
+
 def _chosen(plan: Plan, volumes: Collection[str]) -> Plan:
     known = [spec.name for spec in plan.volumes]
     if strangers := [name for name in volumes if name not in known]:
@@ -66,7 +71,7 @@ def _fill_in(draft: Draft, result: BackupResult) -> None:
         downtime |= archive.downtime
     draft.set(
         snapshot=manifest.id,
-        stores=[result.store],
+        stores=list(result.stores),
         volumes={archive.volume: _figures(archive) for archive in manifest.archives},
         downtime=downtime,
         warnings=sum(archive.warning_count for archive in manifest.archives),
@@ -90,7 +95,10 @@ def _figures(archive: Archive) -> VolumeFigures:
 def _shortcomings(manifest: Manifest, result: BackupResult) -> list[str]:
     return [
         *(f"volume {failure.volume} is not in it: {failure.error}" for failure in manifest.failures),
-        *(f"store {name} lacks it: {error}" for name, error in result.store_failures.items()),
+        *(
+            f"store {name}: {error}" if name in result.stores else f"store {name} lacks it: {error}"
+            for name, error in result.store_failures.items()
+        ),
         *manifest.all_trouble,
         *(f"{archive.volume}: {warning}" for archive in manifest.archives for warning in archive.warnings[:_WARNINGS]),
     ]
@@ -107,9 +115,15 @@ def _missing(result: BackupResult) -> str:
     failed = [failure for failure in result.manifest.failures if not failure.optional]
     if failed:
         parts.append("lacks " + "; ".join(f"volume {failure.volume} ({failure.error})" for failure in failed))
-    if result.store_failures:
-        away = "; ".join(error.removeprefix(f"store {name}: ") for name, error in result.store_failures.items())
-        parts.append(f"could not be brought to store {', '.join(result.store_failures)} ({away})")
+    away = {name: error for name, error in result.store_failures.items() if name not in result.stores}
+    if away:
+        why = "; ".join(error.removeprefix(f"store {name}: ") for name, error in away.items())
+        parts.append(f"could not be brought to store {', '.join(away)} ({why})")
+    parts += [
+        f"not all is well in store {name} ({error.removeprefix(f'{name}: ')})"
+        for name, error in result.store_failures.items()
+        if name in result.stores
+    ]
     if result.manifest.all_trouble:
         parts.append(f"this went wrong: {'; '.join(result.manifest.all_trouble)}")
-    return f"snapshot {result.manifest.short_id} is in store {result.store}, but {' and '.join(parts)}"
+    return f"snapshot {result.manifest.short_id} is in {where(result)}, but {' and '.join(parts)}"

@@ -42,7 +42,7 @@ def run_drill(site: Site, found: tuple[Repository, Manifest], draft: Draft, volu
         if finding.verdict in {"warning", "failed"}:
             draft.note(f"{volume}: {finding.text}")
     if trouble is not None:
-        text = f"the drill's record is not in store {repository.store.name}: {trouble}"
+        text = f"the drill's record is on this machine only, not in store {repository.store.name}: {trouble}"
         draft.note(text)
         site.warn(text)
     return Drilled(record, repository.store.name, trouble)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backupd.errors import BackupdError, SnapshotNotFound
+from backupd.errors import BackupdError, NoRepository, SnapshotNotFound
 from backupd.history import History
 from backupd.jobs.found import find
 from backupd.jobs.identity import identity_loader
@@ -100,12 +100,17 @@ class Site:
             raise failure
 
     def repository_in(self, name: str) -> Repository:
-        """The repository of one store; NoRepository if there is none, StoreError if it is not the one that it was."""
+        """The repository of one store; NoRepository if there never was one, StoreError if it is not what it was."""
         store = make_store(self.settings, name)
         self._opened.append(store)
-        repository = Repository.open(store, threads=self.settings.threads, security=self.security)
+        known = KnownRepositories(Path(self.settings.state_dir))
+        try:
+            repository = Repository.open(store, threads=self.settings.threads, security=self.security)
+        except NoRepository:
+            known.check(name, None)
+            raise
         if self.security.trust is not None:  # another id would make it a repository that we know nothing of
-            KnownRepositories(Path(self.settings.state_dir)).check(name, repository.config.id)
+            known.check(name, repository.config.id)
         return repository
 
     def find(self, snapshot: str, volumes: Collection[str] = ()) -> tuple[Repository, Manifest]:

@@ -73,8 +73,8 @@ def _damaged(outline: Outline, manifest: Manifest, volume: str, problem: str) ->
     return IntegrityError(
         f"store {outline.store}: nothing is pruned, as snapshot {manifest.short_id} ({volume}), which is to stay,"
         f" is damaged: {problem}",
-        hint="`backupd verify --repair` mends it from another store, the next `backupd backup` takes a sound one, and"
-        f" `backupd prune {manifest.short_id}` gives it up",
+        hint="`backupd verify --repair` mends it from another store; where none has it whole, `backupd backup` takes a"
+        f" sound one and `backupd prune {manifest.short_id}` gives this one up",
     )
 
 

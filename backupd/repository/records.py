@@ -37,7 +37,7 @@ class Records:
         local = self._local(key)
         if private and local is not None:
             write_private(local, data)
-            return "what is encrypted is not told there"
+            return "the snapshot is encrypted, and it tells of what is in it"
         try:
             self.repository.store.put(key, data)
         except (StoreDenied, StoreFull) as exc:

@@ -72,7 +72,12 @@ class Verified:
         if count := len(self.problems):
             whole = ", ".join(one.store for one in self.stores if not (one.problems or one.error or one.absent))
             hint = "no other store is whole: `backupd verify --repair` mends what any of them holds"
-            if whole:
+            if any(one.repaired and one.repaired.left for one in self.stores):
+                hint = (
+                    "what no store holds whole is lost: `backupd backup` takes a sound snapshot, and"
+                    " `backupd prune ID` gives up the damaged one"
+                )
+            elif whole:
                 hint = f"`backupd verify --repair` mends what another store holds (whole: {whole})"
             elif len(self.stores) == 1:
                 hint = (
@@ -116,8 +121,13 @@ def verify(stores: Sequence[Store], request: VerifyRequest, runtime: Runtime, ra
 
 
 def _open(store: Store, runtime: Runtime) -> Repository:
-    repository = Repository.open(store, threads=runtime.threads, security=runtime.security)
-    KnownRepositories(runtime.state).check(store.name, repository.config.id)
+    known = KnownRepositories(runtime.state)
+    try:
+        repository = Repository.open(store, threads=runtime.threads, security=runtime.security)
+    except NoRepository:
+        known.check(store.name, None)  # one that is gone has not been checked
+        raise
+    known.check(store.name, repository.config.id)
     return repository
 
 
@@ -169,6 +179,11 @@ class _Check:
     def _here(self, problem: BackupdError) -> str:
         return str(problem).removeprefix(f"{self._name}: ")
 
+    def _plainly(self, finding: Finding) -> str:
+        """The problem without the store and the volume, which are told before."""
+        problem = (finding.problem or "").removeprefix(f"{self._name}: ")
+        return problem.removeprefix(f"{finding.volume}: ")
+
     def _chosen(self) -> tuple[list[Manifest], list[BackupdError]]:
         if self.request.snapshot is not None:
             return [self.repository.resolve(self.request.snapshot)], []
@@ -203,7 +218,7 @@ class _Check:
                 problems.append(self._here(problem))
         bad = {(finding.snapshot, finding.volume) for finding in findings if finding.problem is not None}
         problems += [
-            f"snapshot {finding.snapshot[:8]}, {finding.volume}: {finding.problem}"
+            f"snapshot {finding.snapshot[:8]}, {finding.volume}: {self._plainly(finding)}"
             for finding in findings
             if finding.problem is not None
         ]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from loguru import logger
+
 from backupd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class WebServer:
         except BaseException:
             self._socket.close()
             raise
+        logger.info("serves http://{}:{}", f"[{self._host}]" if ":" in self._host else self._host, self.port)
         return self
 
     def __exit__(

@@ -93,7 +93,7 @@ def test_errors_are_one_line_with_a_hint_and_the_right_code(cli: Cli, volume: Pa
         ("restore", "latest", "--path", "../etc", "--yes"): (2, "not a path inside"),
         ("restore", "latest"): (2, "nobody is there to confirm"),
         ("restore", "latest", "--into", "a", "--to-dir", "b"): (2, "exclude each other"),
-        ("cat", "latest", "storage", "photos"): (1, "not a file"),
+        ("cat", "latest", "storage", "photos"): (1, "photos is no file but a directory"),
         ("backup", "weekly"): (2, "no plan 'weekly'"),
         ("backup", "--volume", "postgres"): (2, "no volume postgres"),
         ("list", "--store", "nowhere"): (2, "no store 'nowhere'"),
@@ -110,6 +110,34 @@ def test_errors_are_one_line_with_a_hint_and_the_right_code(cli: Cli, volume: Pa
         assert message.count("\n") <= 1
     assert differences(before, fingerprint(volume)) == []
     assert len(cli.json("list")["snapshots"]) == 2
+
+
+def test_a_failure_is_a_document_too(cli: Cli) -> None:
+    failed = cli.json("show", "latest", code=10)
+    assert failed == {
+        "error": "store local holds no repository",
+        "hint": "the first `backupd backup` makes it",
+        "exit_code": 10,
+    }
+    assert cli.json("frobnicate", code=2)["exit_code"] == 2
+    assert cli.json("backup", "--volum", code=2)["hint"] == "`backupd backup --help` says what it takes"
+    cli.config.write_text("storess: {}")
+    assert "storess: unknown key" in cli.json("config", "check", code=2)["error"]
+
+
+def test_a_configured_volume_is_restored_into_by_its_name(cli: Cli, volume: Path, tmp_path: Path) -> None:
+    cli.run("backup")
+    planned = cli.run("restore", "latest", "--into", "storage", "--dry-run").stdout
+    assert f"storage → directory {volume}: all of it" in planned
+    assert "the mounted engine knows no services" in planned
+    new = cli.run("restore", "latest", "--into", str(tmp_path / "new"), "--dry-run").stdout
+    assert "knows no services" not in new, "nobody uses what is not there yet"
+
+
+def test_history_says_what_it_looked_for(cli: Cli) -> None:
+    assert cli.run("history").stdout.endswith("nothing has run yet\n")
+    cli.run("backup")
+    assert cli.run("history", "--plan", "another").stdout.endswith("no such run is known\n")
 
 
 def test_ambiguous_prefix(cli: Cli, tmp_path: Path) -> None:

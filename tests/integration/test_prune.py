@@ -228,7 +228,10 @@ def test_recover_lets_go_of_a_killed_prune(cli: Cli, history: list[str], tmp_pat
     store.put(layout.lease("00000000feedfeed", 0), encode(lease))
     (tmp_path / "state" / "leases").mkdir(exist_ok=True)
     (tmp_path / "state" / "leases" / "00000000feedfeed").touch()
-    assert "store local: let go of: prune by backupd on here" in cli.run("recover").stdout
+    assert (
+        "store local: ended the lease of a process that is no more: prune by backupd on here"
+        in cli.run("recover").stdout
+    )
     assert list(store.list("leases/")) == []
     assert len(history) == 4
 

@@ -68,7 +68,9 @@ def test_a_day_of_damage(cli: Cli, volume: Path, tmp_path: Path) -> None:
     assert f"snapshot {first[:8]} in store one is known to be damaged" in done.stderr
     assert "taken from store two" in done.stderr
     cli.run("export", first, "data", "-o", str(tmp_path / "x.tar"))
-    assert "no other store holds it whole" in cli.run("verify", "--repair", code=13).stdout
+    repaired = cli.run("verify", "--repair", code=13)
+    assert "no other store holds it whole" in repaired.stdout
+    assert "`backupd prune ID` gives up the damaged one" in repaired.stderr
 
     # Nothing leans on it, `latest` passes over nothing newer, and prune goes on with what is newer.
     second = cli.json("backup")["snapshot"]
@@ -109,6 +111,18 @@ def test_repair_and_latest(cli: Cli, volume: Path, tmp_path: Path) -> None:
     assert "1 object mended" in cli.run("verify", "--repair").stdout
     assert second in cli.run("show", "latest", "--store", "one").stdout
     cli.run("prune")
+
+
+def test_a_store_that_is_not_mounted_is_told_by_everything(cli: Cli, tmp_path: Path) -> None:
+    assert "is in stores one and two" in cli.run("backup").stdout
+    assert cli.json("history")["runs"][0]["stores"] == ["one", "two"]
+    (tmp_path / "two").rename(tmp_path / "away")
+    for command in ("verify", "prune"):
+        assert "is it mounted?" in cli.error(command, code=3), "one was done, two was not"
+    for command in (("list",), ("restore", "latest", "--yes"), ("verify",), ("prune",)):
+        assert "is it mounted?" in cli.error(*command, "--store", "two", code=1)
+    assert cli.json("backup", code=3)["stores"] == ["one"]
+    assert not list((tmp_path / "two").glob("backupd.json"))
 
 
 def test_forged_records_and_a_rolled_back_store(cli: Cli, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_cat(place: Place, repository: Repository, archive: Archive, path: str) 
 
 @pytest.mark.parametrize(
     ("path", "match"),
-    [("sub", "not a file but a dir"), ("link", "not a file but a symlink"), ("nothing", "holds no nothing")],
+    [("sub", "no file but a directory"), ("link", "no file but a symbolic link"), ("nothing", "holds no nothing")],
 )
 def test_cat_of_what_is_no_file(repository: Repository, archive: Archive, path: str, match: str) -> None:
     with pytest.raises(SourceError, match=match):

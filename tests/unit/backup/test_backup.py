@@ -188,11 +188,13 @@ class TestSeveralStores:
         result = place.backup()
         assert result.store_failures == {faulty.name: "away"}
         assert result.store == place.stores[1 - away].name
+        assert result.stores == (result.store,)
         assert not result.complete
         faulty.mend()
         last = place.backup()
         assert last.complete
         assert last.store == "first"
+        assert last.stores == ("first", "second")
         assert place.repository(away).snapshot_ids() == {before.id, result.manifest.id, last.manifest.id}
 
     def test_first_breaks_while_writing(self, place: Place) -> None:
@@ -262,7 +264,9 @@ class TestSeveralStores:
     def test_a_damaged_manifest_is_told(self, place: Place) -> None:
         old = place.backup().manifest
         put(place.stores[1], layout.snapshot(old.id), b"{}")
-        assert "second" in place.backup().store_failures
+        result = place.backup()
+        assert "second" in result.store_failures
+        assert result.stores == ("first",)
 
     def test_a_store_with_other_things_is_left_alone(self, place: Place) -> None:
         place.stores[0].put("holiday.jpg", b"x")
