@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backupd import words
 from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure
 from backupd.jobs.site import Site
 from backupd.prune import Pruned, PruneRequest, prune
@@ -38,8 +39,9 @@ def note_pruned(draft: Draft, pruned: Pruned) -> None:
     draft.set(stores=[*draft.run.stores, name])
     if not pruned.outline.nothing_goes:
         draft.note(
-            f"store {name}: {len(pruned.snapshots)} snapshots and {pruned.objects} objects removed,"
-            f" {pruned.bytes} bytes freed"
+            f"store {name}: {words.count(len(pruned.snapshots), 'snapshot')} and"
+            f" {words.count(pruned.objects, 'object')} removed, {words.size(pruned.bytes)}"
+            f" {'freed' if pruned.old is None else 'hidden'}"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Self
 from backupd.archive import ChunkerParameters
 from backupd.errors import (
     BackupdError,
+    IntegrityError,
     NoRepository,
     ObjectExists,
     ObjectNotFound,
@@ -48,7 +49,12 @@ class Repository(Reading):
             data = store.read(layout.CONFIG)
         except ObjectNotFound as exc:
             raise NoRepository(f"store {store.name} holds no repository") from exc
-        return cls(store, decode(data, RepositoryConfig, f"{store.name}: {layout.CONFIG}"), threads, security)
+        try:
+            config = decode(data, RepositoryConfig, f"{store.name}: {layout.CONFIG}")
+        except IntegrityError as exc:
+            hint = "put that file back from a copy of the store; the other stores of a plan hold its snapshots, too"
+            raise IntegrityError(str(exc), hint=hint) from exc
+        return cls(store, config, threads, security)
 
     @classmethod
     def open_or_create(

@@ -164,6 +164,14 @@ def test_newer_format_is_refused(cli: Cli, tmp_path: Path) -> None:
         assert "format 3" in cli.error(*arguments, code=10)
 
 
+def test_a_damaged_description_of_the_repository(cli: Cli, tmp_path: Path) -> None:
+    cli.run("backup")
+    config = tmp_path / "backups" / "backupd.json"
+    config.write_text(config.read_text().replace('"format": 1', '"format": 2'))
+    for command in ("list", "verify", "backup"):
+        assert "put that file back from a copy of the store" in cli.error(command, code=13)
+
+
 def test_damage_reaches_nobody(cli: Cli, volume: Path, tmp_path: Path) -> None:
     cli.run("backup")
     before = fingerprint(volume)
