@@ -281,7 +281,7 @@ def test_a_killed_daemon_is_recovered_from_and_its_run_caught_up(
     assert (run["outcome"], run["finished"]) == ("interrupted", None)
     with daemon(cli) as running:
         running.wait_for("was killed")
-        recovered = running.wait_for("let go of")
+        recovered = running.wait_for("ended the lease of a process that is no more")
         running.wait_for("backup of n is done")
         assert running.stop() == 0
     assert [run["outcome"] for run in runs(cli, kind="backup")] == ["done", "interrupted"]
