@@ -271,6 +271,7 @@ def test_a_killed_daemon_is_recovered_from_and_its_run_caught_up(
     cli, starting = reading("1d")
     with starting as running:
         in_the_middle(running, tmp_path)
+        wait_until(lambda: bool(under_way(tmp_path / "state")), "the run in daemon.json, written every 10 s")
         (activity,) = under_way(tmp_path / "state")
         for child in children(running.process.pid):
             os.kill(child, signal.SIGKILL)  # as when the container is killed
