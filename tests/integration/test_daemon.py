@@ -106,9 +106,9 @@ def test_a_schedule_fires_in_real_time(make: Callable[..., Cli], tmp_path: Path)
         assert [entry["kind"] for entry in scheduled["schedule"]] == ["backup", "verify"]
         assert all(entry["missed"] is None for entry in scheduled["schedule"])
         assert running.stop() == 0
-    (run,) = runs(cli, kind="backup", trigger="schedule")
-    (snapshot,) = snapshots(cli)
-    assert (run["id"], run["outcome"], run["snapshot"]) == (fired["run"], "done", snapshot["id"])
+    run = runs(cli, kind="backup", trigger="schedule")[-1]  # there is another one if a minute has ended meanwhile
+    assert (run["id"], run["outcome"]) == (fired["run"], "done")
+    assert run["snapshot"] in {snapshot["id"] for snapshot in snapshots(cli)}
     assert run["volumes"]["data"]["plain_bytes"] > 200_000
     assert cli.run("healthcheck", code=1).stderr == "error: no daemon runs with this state directory\n"
 
