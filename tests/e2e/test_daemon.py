@@ -12,13 +12,10 @@ import docker
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.compose import HAS_DAEMON, Compose
+from tests.support.compose import Compose
 from tests.support.stacks import wait_until
 
-pytestmark = [
-    *(pytest.mark.docker, pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(1800)),
-    pytest.mark.skipif(not HAS_DAEMON, reason="this version has no daemon"),
-]
+pytestmark = [pytest.mark.docker, pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 METRICS = """
 import os, urllib.request

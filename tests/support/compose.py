@@ -16,8 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ROOT / "tests" / "e2e" / "stack"
 BASE = ("docker-compose.yml", "docker-compose.prod.yml", "docker-compose.backup.yml")
-HAS_DAEMON = (ROOT / "backupd" / "daemon").is_dir()
-OURS = ("docker-compose.test.yml",) if HAS_DAEMON else ("docker-compose.test.yml", "docker-compose.idle.yml")
+OURS = ("docker-compose.test.yml",)
 
 
 @dataclass
