@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -22,7 +23,10 @@ _START = 1_772_000_000.0
 
 
 def cached(cache: Path, name: str, make: Callable[[Path], None]) -> Path:
-    """The volume `name`, made unless it is there already. Those that an older recipe made are removed."""
+    """The volume `name`, made unless it is there already. Those that an older recipe made are removed.
+
+    A process of its own makes it: what this one ever held in memory would be counted as every measured command's peak.
+    """
     here = Path(__file__)
     recipe = hashlib.sha256(here.read_bytes() + here.with_name("text.py").read_bytes()).hexdigest()[:8]
     wanted = cache / f"{name}@{recipe}"
@@ -31,7 +35,11 @@ def cached(cache: Path, name: str, make: Callable[[Path], None]) -> Path:
             shutil.rmtree(old)
         partial = cache / f"{name}@partial"
         partial.mkdir(parents=True)
-        make(partial)
+        maker = multiprocessing.get_context("fork").Process(target=make, args=(partial,))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise RuntimeError(f"{name} could not be made")
         partial.rename(wanted)
     return wanted
 
