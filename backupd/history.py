@@ -46,6 +46,7 @@ class VolumeFigures(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `downtime` is seconds by container; `volumes` has figures of backups only.
 
+    `part`: of volumes that somebody named, and not of the plan as a whole.
     `error` is the one line that the user was told, `notes` what else is to be known (a store that failed, a volume that
     is not in the snapshot). Neither holds secrets.
     """
@@ -53,6 +54,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: RunKind
     plan: str | None = None
+    part: bool = False
     trigger: Trigger = "manual"
     started: datetime
     finished: datetime | None = None
@@ -142,8 +144,9 @@ class History:
         plan: str | None = None,
         outcomes: Collection[Outcome] = (),
         limit: int = 100,
+        whole: bool = False,
     ) -> Sequence[Run]:
-        """The newest runs of that kind, plan and outcome, newest first."""
+        """The newest runs of that kind, plan and outcome, newest first. `whole`: none that is of a part of its plan."""
         where, values = ["1"], []
         for column, value in (("kind", kind), ("plan", plan)):
             if value is not None:
@@ -159,15 +162,15 @@ class History:
         with self._connected() as connection:
             for text, process in connection.execute(query, values):
                 run = _as_it_is(_RUN.decode(text), process)
-                if not outcomes or run.outcome in outcomes:
+                if (not outcomes or run.outcome in outcomes) and not (whole and run.part):
                     found.append(run)
                 if len(found) == limit:
                     break
         return found
 
     def last(self, kind: RunKind, plan: str | None = None, outcomes: Collection[Outcome] = ()) -> Run | None:
-        """The newest run of that kind, plan and outcome."""
-        return next(iter(self.runs(kind=kind, plan=plan, outcomes=outcomes, limit=1)), None)
+        """The newest run of that kind, plan and outcome. One of a part of a plan does not count."""
+        return next(iter(self.runs(kind=kind, plan=plan, outcomes=outcomes, limit=1, whole=True)), None)
 
     def find(self, prefix: str) -> Sequence[Run]:
         """Runs whose id begins so."""
@@ -190,8 +193,8 @@ class History:
         with self._connected() as connection:
             return connection.execute(
                 "DELETE FROM runs WHERE started < ? AND outcome <> 'running' AND number NOT IN"
-                " (SELECT number FROM"
-                " (SELECT number, max(started) FROM runs WHERE outcome = 'done' GROUP BY kind, plan))",
+                " (SELECT number FROM (SELECT number, max(started) FROM runs WHERE outcome = 'done'"
+                " GROUP BY kind, plan, json_extract(run, '$.part') IS 1))",
                 (before.timestamp(),),
             ).rowcount
 

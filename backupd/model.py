@@ -191,9 +191,9 @@ class KeepPolicy:
 class Plan:
     """What one run backs up, and where to: the first store is written, the others are copied to.
 
-    `together`: all volumes are read at one moment. `pre` and `post` are run before and after all volumes are read.
-    `keep` has a policy for each store in which snapshots are ever pruned; its days are those of `timezone`, a name of
-    the time zone database.
+    `part`: these are not all of its volumes, somebody named some. `together`: all are read at one moment. `pre` and
+    `post` are run before and after all volumes are read. `keep` has a policy for each store in which snapshots are ever
+    pruned; its days are those of `timezone`, a name of the time zone database.
     """
 
     name: str
@@ -201,6 +201,7 @@ class Plan:
     stores: tuple[str, ...]
     compression: Compression = Compression()
     full_every: FullEvery = FullEvery()
+    part: bool = False
     together: bool = False
     pre: tuple[Hook, ...] = ()
     post: tuple[Hook, ...] = ()

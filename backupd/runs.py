@@ -64,9 +64,12 @@ class Recorder:
         self.watchers = watchers
 
     @contextmanager
-    def run(self, kind: RunKind, plan: str | None = None, trigger: Trigger = "manual") -> Iterator[Draft]:
+    def run(
+        self, kind: RunKind, plan: str | None = None, trigger: Trigger = "manual", *, part: bool = False
+    ) -> Iterator[Draft]:
         """Record what happens in the block as one run. What it raises decides the outcome, and is raised on."""
-        draft = Draft(Run(id=self._new_id(), kind=kind, plan=plan, trigger=trigger, started=self._clock.now()))
+        now = self._clock.now()
+        draft = Draft(Run(id=self._new_id(), kind=kind, plan=plan, part=part, trigger=trigger, started=now))
         self._keep(draft.run)
         self._tell(lambda watcher: watcher.began(draft.run))
         try:

@@ -23,13 +23,14 @@ class Security:
     """By default nothing is encrypted, nothing can be decrypted, nothing is signed and every manifest is believed.
 
     New snapshots are for `recipients`. `identities` makes the secret keys when they are first needed, which may mean
-    asking a person, and raises KeyMissing. `signer` makes this machine's own key. `records` is where this machine keeps
-    records about snapshots that a store does not take.
+    asking a person, and raises KeyMissing. `signer` makes this machine's own key; `machine` is its public half, None
+    before there is one. `records` is where this machine keeps records about snapshots that a store does not take.
     """
 
     recipients: Recipients | None = None
     identities: Callable[[], Identities] = no_identities
     signer: Callable[[], SigningKey] | None = None
+    machine: Callable[[], str | None] = lambda: None
     trust: Trust | None = None
     indexes: IndexCache | None = None
     records: Path | None = None

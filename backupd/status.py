@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -31,7 +31,7 @@ class NextRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is under way, or waits for `waits_for` to be done; then it has no id yet."""
+    """A run of the daemon's that is under way, or waits, and why, in words; then it has no id yet."""
 
     kind: RunKind
     plan: str | None
@@ -39,6 +39,11 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     id: str | None = None
     waits_for: str | None = None
+
+    @property
+    def state(self) -> Literal["running", "waiting"]:
+        """Which of the two."""
+        return "waiting" if self.waits_for else "running"
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):

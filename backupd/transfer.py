@@ -80,8 +80,7 @@ def _store(path: Path, volume: Volume, repository: Repository, runtime: Runtime,
         archives=[archive],
         encryption=repository.encryption,
     )
-    commit(repository, manifest, lease)
-    return manifest
+    return commit(repository, manifest, lease)
 
 
 class _Import(PieceReader):

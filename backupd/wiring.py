@@ -128,6 +128,7 @@ def make_security(settings: Settings, identities: Callable[[], Identities], warn
         recipients=Recipients(recipients) if recipients else None,
         identities=identities,
         signer=own,
+        machine=own.public,
         trust=trust,
         indexes=IndexCache(state),
         records=state / "records",

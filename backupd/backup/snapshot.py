@@ -81,10 +81,10 @@ def take_snapshot(
         failures=failed.failures,
         moment=moments.pop() if plan.together and len(moments) == 1 else None,
         trouble=around.trouble,
+        part=plan.part,
         encryption=repository.encryption,
     )
-    commit(repository, manifest, lease)
-    return manifest
+    return commit(repository, manifest, lease)
 
 
 def _found(plan: Plan, runtime: Runtime, failed: _Failures) -> list[tuple[VolumeSpec, Volume]]:

@@ -21,7 +21,12 @@ def register(app: typer.Typer) -> None:
         session: Session,
         plan: Annotated[str | None, typer.Argument(help="The plan to run, if there are several.")] = None,
         volume: Annotated[
-            list[str] | None, typer.Option("--volume", metavar="V", help="Only this volume of the plan; repeatable.")
+            list[str] | None,
+            typer.Option(
+                "--volume",
+                metavar="V",
+                help="Only this volume of the plan; repeatable. It does not count as a run of the plan.",
+            ),
         ] = None,
     ) -> None:
         """Take a snapshot now.
@@ -30,7 +35,7 @@ def register(app: typer.Typer) -> None:
         """
         name = session.plan_name(plan)
         session.settings.plan(name)  # before anything is contacted
-        with session.recorder().run("backup", name) as draft:
+        with session.recorder().run("backup", name, part=bool(volume)) as draft:
             result = run_backup(session.site, name, draft, volume or ())
             _show(session, result)
             judge_backup(result)

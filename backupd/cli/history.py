@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from backupd import words
+from backupd.agenda import called
 from backupd.cli.options import Session, command
 from backupd.errors import UsageError
 from backupd.history import History, Run, RunKind
@@ -85,7 +86,7 @@ def _one(session: Session, record: History, prefix: str) -> None:
 def _facts(run: Run) -> Sequence[tuple[str, str]]:
     facts = [
         ("run", run.id),
-        ("kind", f"{run.kind}{f' of {run.plan}' if run.plan else ''} ({run.trigger})"),
+        ("kind", f"{called(run.kind, run.plan)}{', a part of it' if run.part else ''} ({run.trigger})"),
         ("began", words.moment(run.started)),
         ("outcome", f"{run.outcome}{f' after {_span(run.seconds)}' if run.seconds is not None else ''}"),
         ("error", run.error or ""),
@@ -101,7 +102,7 @@ def _row(run: Run) -> tuple[str, ...]:
         run.id[:8],
         words.moment(run.started),
         run.kind,
-        run.plan or "",
+        f"{run.plan or ''}{' (part)' if run.part else ''}",
         run.trigger,
         run.outcome,
         _span(run.seconds),

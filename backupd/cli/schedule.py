@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo
 import typer
 
 from backupd import words
-from backupd.agenda import Entry, agenda
+from backupd.agenda import Entry, agenda, called
 from backupd.cli.options import Session, command
 from backupd.daemon.known import KnownSince
 from backupd.daemon.missed import missed_runs
 from backupd.history import History
 from backupd.jobs import last_runs
-from backupd.status import DaemonStatus, StatusFile, unwell
+from backupd.status import Activity, DaemonStatus, StatusFile, unwell
 from backupd.wiring import SystemClock
 
 
@@ -31,14 +31,22 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "schedule")
     def schedule(session: Session) -> None:
-        """When what runs next, and what was missed. Asks the stores when plans were backed up last."""
+        """When what runs next, what was missed, what the daemon is at and what waits.
+
+        Asks the stores when plans were backed up last.
+        """
         settings = session.settings
         now = SystemClock().now()
         status = StatusFile(settings.state_dir).read()
         trouble = unwell(status, now)
         lines = _lines(session, None if trouble else status, now)
+        queue = status.activities if status and not trouble else ()
         session.output.document(
-            {"daemon": trouble or "running", "schedule": [_described(line) for line in lines]},
+            {
+                "daemon": trouble or "running",
+                "schedule": [_described(line) for line in lines],
+                "queue": [_activity(one) for one in queue],
+            },
         )
         session.output.table(
             ("RUN", "SCHEDULE", "ZONE", "NEXT", "HERE", "MISSED"),
@@ -54,6 +62,11 @@ def register(app: typer.Typer) -> None:
                 for line in lines
             ],
         )
+        for one in queue:
+            what = f"waits since {words.moment(one.since)}: {one.waits_for}"
+            if one.state == "running":
+                what = f"is under way since {words.moment(one.since)}{f', run {one.id[:8]}' if one.id else ''}"
+            session.output.line(f"{called(one.kind, one.plan)} ({one.trigger}) {what}")
         if not lines:
             session.output.line("no plan has a schedule")
         elif trouble:
@@ -95,6 +108,18 @@ def _described(line: _Line) -> dict[str, object]:
         "next": line.next,
         "missed": line.missed,
         "catch_up": line.entry.catch_up,
+    }
+
+
+def _activity(one: Activity) -> dict[str, object]:
+    return {
+        "kind": one.kind,
+        "plan": one.plan,
+        "trigger": one.trigger,
+        "state": one.state,
+        "since": one.since,
+        "run": one.id,
+        "waits_for": one.waits_for,
     }
 
 

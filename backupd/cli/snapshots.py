@@ -153,7 +153,7 @@ def _row(manifest: Manifest) -> tuple[str, ...]:
     return (
         manifest.short_id,
         words.moment(manifest.time),
-        manifest.plan,
+        f"{manifest.plan}{' (part)' if manifest.part else ''}",
         ", ".join(archive.volume for archive in manifest.archives),
         words.size(sum(archive.plain_size for archive in manifest.archives)),
         words.size(manifest.new_stored_size),
@@ -179,7 +179,7 @@ def _facts(store: str, manifest: Manifest, standing: Standing) -> list[tuple[str
     return [
         ("snapshot", manifest.id),
         ("taken", f"{words.moment(manifest.time)}, in {words.duration(manifest.finished - manifest.time)}"),
-        ("plan", f"{manifest.plan} ({manifest.reason})"),
+        ("plan", f"{manifest.plan}{', a part of it' if manifest.part else ''} ({manifest.reason})"),
         ("by", f"{manifest.program} on {manifest.host}"),
         ("store", store),
         ("state", _state(manifest)),

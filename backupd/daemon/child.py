@@ -102,7 +102,13 @@ def _prepare(site: Site, draft: Draft) -> tuple[LastRuns, BackupdError | None]:
     except BackupdError as exc:
         failure = exc
     plans = [name for name, plan in site.settings.plans.items() if plan.schedule is not None]
-    return last_runs(site, plans), failure
+    last = last_runs(site, plans)
+    try:
+        if site.security.signer is not None:
+            site.security.signer()  # from now on this machine has a name, and only what bears it counts as its own
+    except BackupdError as exc:
+        failure = failure or exc
+    return last, failure
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

@@ -70,12 +70,12 @@ def _signers(subject: str, manifests: Sequence[Manifest], runtime: Runtime) -> I
 
 def look_at_ages(settings: Settings, runtime: Runtime, seen: Sequence[Held]) -> Iterator[Result]:
     """For each plan and store: is the newest snapshot the one that its schedule calls for, and is anything owed?"""
-    now = runtime.clock.now()
+    now, machine = runtime.clock.now(), runtime.security.machine()
     for name, plan in settings.plans.items():
         held = {one.store: [found for found in one.manifests if _is_of(found, name)] for one in seen}
         for store in plan.stores:
             if store in held and plan.schedule is not None:
-                yield _age(name, store, plan, held[store], now)
+                yield _age(name, store, plan, [one for one in held[store] if one.is_run_of(name, machine)], now)
         there = {store: held[store] for store in plan.stores if store in held}
         yield from _debts(name, plan, there, now)
 

@@ -20,7 +20,7 @@ def look_at_runs(settings: Settings, runtime: Runtime, seen: Sequence[Held]) -> 
     history = History(runtime.state)
     for name, plan in settings.plans.items():
         if plan.max_age is not None:
-            last = _last_success(name, history, seen)
+            last = _last_success(name, history, seen, runtime.security.machine())
             yield _age(name, last, plan.max_age, runtime.clock.now())
         if plan.verify.schedule is not None:
             yield _last(history, "verify", name)
@@ -30,11 +30,11 @@ def look_at_runs(settings: Settings, runtime: Runtime, seen: Sequence[Held]) -> 
         yield _last(history, "prune", None)
 
 
-def _last_success(plan: str, history: History, seen: Sequence[Held]) -> datetime | None:
-    """As the history tells, or, should it have been lost, the snapshots."""
+def _last_success(plan: str, history: History, seen: Sequence[Held], machine: str | None) -> datetime | None:
+    """As the history tells, or, should it have been lost, this machine's snapshots."""
     run = history.last("backup", plan, ["done"])
     times = [run.finished] if run is not None and run.finished is not None else []
-    times += [found.finished for one in seen for found in one.manifests if found.is_success_of(plan)]
+    times += [found.finished for one in seen for found in one.manifests if found.is_success_of(plan, machine)]
     return max(times, default=None)
 
 

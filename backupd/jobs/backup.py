@@ -61,7 +61,9 @@ def _chosen(plan: Plan, volumes: Collection[str]) -> Plan:
     known = [spec.name for spec in plan.volumes]
     if strangers := [name for name in volumes if name not in known]:
         raise UsageError(f"plan {plan.name} has no volume {', '.join(strangers)}", hint=f"it has: {', '.join(known)}")
-    return replace(plan, volumes=tuple(spec for spec in plan.volumes if not volumes or spec.name in volumes))
+    if not volumes:
+        return plan
+    return replace(plan, volumes=tuple(spec for spec in plan.volumes if spec.name in volumes), part=True)
 
 
 def _fill_in(draft: Draft, result: BackupResult) -> None:

@@ -12,12 +12,13 @@ LastRuns = dict[str, datetime | None]
 
 
 def last_runs(site: Site, plans: Collection[str]) -> LastRuns:
-    """The time of each plan's newest snapshot in any of its stores; None: there is none, in any of them.
+    """The time of each plan's newest snapshot by this machine in any of its stores; None: there is none.
 
     A plan is left out if one of its stores could not be asked and the others have nothing newer to tell.
     """
     newest: dict[str, dict[str, datetime]] = {}
     silent: set[str] = set()
+    machine = site.security.machine()
     for name in sorted({store for plan in plans for store in site.settings.plans[plan].stores}):
         newest[name] = {}
         try:
@@ -29,7 +30,7 @@ def last_runs(site: Site, plans: Collection[str]) -> LastRuns:
             site.warn(f"which runs were missed cannot be asked there: {exc}")
             continue
         for manifest in manifests:
-            if manifest.reason == "backup":
+            if manifest.is_run_of(manifest.plan, machine):
                 newest[name][manifest.plan] = max(manifest.time, newest[name].get(manifest.plan, manifest.time))
     found: LastRuns = {}
     for plan in plans:

@@ -7,8 +7,8 @@ from backupd.lease.lease import Lease
 from backupd.repository import Manifest, Repository, layout
 
 
-def commit(repository: Repository, manifest: Manifest, lease: Lease, data: bytes | None = None) -> None:
-    """Write the manifest, after everything that it refers to was looked up once more.
+def commit(repository: Repository, manifest: Manifest, lease: Lease, data: bytes | None = None) -> Manifest:
+    """Write the manifest, after everything that it refers to was looked up once more; returns it as it is read then.
 
     `data` is the manifest as another store holds it, signature and all.
 
@@ -25,7 +25,7 @@ def commit(repository: Repository, manifest: Manifest, lease: Lease, data: bytes
         raise
     try:
         if data is None:
-            repository.commit(manifest)
+            manifest = repository.commit(manifest)
         else:
             repository.copy(manifest, data)
     except ObjectExists as exc:
@@ -39,3 +39,4 @@ def commit(repository: Repository, manifest: Manifest, lease: Lease, data: bytes
         repository.forget([manifest.id])
         repository.store.delete(layout.snapshot(manifest.id))
         raise
+    return manifest

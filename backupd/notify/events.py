@@ -51,6 +51,7 @@ def of_run(run: Run, ended: EventName | None = None) -> Event:
     """The event that the end of a run is; `ended`: what it puts an end to, by being done."""
     name: EventName = "recovery" if ended else judge(run)
     what = f"{_NOUNS[run.kind]} {run.plan}" if run.plan else _NOUNS[run.kind]
+    what += f" ({', '.join(sorted(run.volumes)) or 'a part of it'})" if run.part else ""
     if ended:
         summary = f"{what} is back to normal"
     else:

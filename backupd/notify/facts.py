@@ -21,7 +21,7 @@ def gather(
     known: Mapping[str, datetime],
     newest: Callable[[str], datetime | None] = lambda _plan: None,
 ) -> Facts:
-    """`newest`: of a plan's complete snapshots, for when the history was lost. SourceError if it can't be read."""
+    """`newest`: of this machine's good snapshots of a plan, should the history be lost. Raises SourceError."""
     sizes: dict[tuple[str, str], list[int]] = {}
     good: dict[str, datetime | None] = {}
     for plan in plans:

@@ -69,7 +69,9 @@ class PingUrls:
 
 
 class Pinger:
-    """Watches backups. A run in part pings failure; a skipped one pings nothing, so that its absence is noticed.
+    """Watches backups. A run that was done in part pings failure.
+
+    A skipped one pings nothing, so that its absence is noticed, nor does one of a part of its plan.
 
     `report` is told of every ping, with its plan.
     """
@@ -103,7 +105,8 @@ class Pinger:
 
     def _ping(self, signal: Signal, run: Run, body: str) -> None:
         urls = self._urls.get(run.plan or "")
-        url = urls.url(signal, run.id) if urls is not None and run.kind == "backup" else None
+        counts = run.kind == "backup" and not run.part
+        url = urls.url(signal, run.id) if urls is not None and counts else None
         if urls is None or url is None:
             return
         plan, method, data = run.plan or "", urls.method, self._hide(body)[:_LONGEST_BODY].encode()

@@ -15,10 +15,10 @@ from backupd.statefile import locked, read_private, write_private
 def after(run: Run, problems: Mapping[str, EventName]) -> tuple[Mapping[str, EventName], EventName | None]:
     """The problems once that run is over, and the one that it ends. A run that merely warned ends a failure, too.
 
-    What was skipped says nothing about its subject.
+    What was skipped says nothing about its subject, nor does a part of it.
     """
     key = subject(run)
-    if run.outcome == "skipped":
+    if run.outcome == "skipped" or run.part:
         return problems, None
     if run.good:
         return {name: kind for name, kind in problems.items() if name != key}, problems.get(key)

@@ -32,7 +32,7 @@ _SIGNED_UP_TO = len(',\n "signature": ""') + 128
 
 # What stays legible in the manifest of an encrypted snapshot: what listing, pruning, copying and building upon it take.
 # All else is private, fields of later versions too.
-_CLEAR = {"format", "id", "time", "finished", "plan", "reason", "archives", "failures", "encryption"}
+_CLEAR = {"format", "id", "time", "finished", "plan", "reason", "part", "archives", "failures", "encryption"}
 _CLEAR_ARCHIVE = {
     *("volume", "full", "base", "parent", "started", "finished", "plain_size", "new_size", "stored_size"),
     *("chunks", "members", "warning_count", "index", "files", "needs"),
@@ -54,11 +54,11 @@ def encode(
     document: RepositoryConfig | Manifest | DrillRecord | CheckRecord, signer: SigningKey | None = None
 ) -> bytes:
     """As stored. A manifest with recipients has its private part encrypted for them, whatever it says of a format."""
+    tree: dict[str, Any] = msgspec.to_builtins(document)
+    tree.pop("signer", None)  # the signature itself says who
     if isinstance(document, Manifest) and document.encryption is not None:
-        plain = msgspec.json.encode(_with_private_part(document, document.encryption.recipients))
-    else:
-        plain = msgspec.json.encode(document)
-    body = msgspec.json.format(plain, indent=1).removesuffix(b"\n}")
+        tree = _with_private_part(tree, document.encryption.recipients)
+    body = msgspec.json.format(msgspec.json.encode(tree), indent=1).removesuffix(b"\n}")
     if signer is not None:
         body += b',\n "signer": "%b"' % signer.public.encode()
         signature = signer.sign(body) if isinstance(document, Manifest) else signer.sign(body, RECORD_CONTEXT)
@@ -107,10 +107,12 @@ _TREE: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 def decode(data: bytes, kind: type[_T], key: str) -> _T:
     """A stored document; RepositoryError if a later version wrote it, IntegrityError if it is not what it should be.
 
-    Fields that are not known are left alone. The seal is that of every format. Signatures are not checked here.
+    Fields that are not known are left alone. The seal is that of every format. Signatures are not checked here, but a
+    manifest says whose it carries.
     """
     if not is_whole(data):
         raise IntegrityError(f"{key} is damaged: it is not what was written")
+    signed = signature_of(data)
     try:
         version = _VERSION.decode(data).format
         if version > FORMAT:
@@ -121,13 +123,15 @@ def decode(data: bytes, kind: type[_T], key: str) -> _T:
         if kind is Manifest and version > 1:
             data = msgspec.json.encode(_with_placeholders(_TREE.decode(data)))
         document: _T = _DECODERS[kind].decode(data)
+        if isinstance(document, Manifest):
+            return msgspec.structs.replace(document, signer=signed.signer if signed else None)
         return document
     except (*MALFORMED, *_WRONG_SHAPE) as exc:
         raise IntegrityError(f"{key} is damaged: {exc}") from exc
 
 
-def _with_private_part(manifest: Manifest, recipients: list[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = msgspec.to_builtins(manifest)
+def _with_private_part(tree: dict[str, Any], recipients: list[str]) -> dict[str, Any]:
+    """What is to be stored of a manifest; the tree is used up."""
     private = _taken(tree, _CLEAR)
     private["archives"] = [_taken(archive, _CLEAR_ARCHIVE) for archive in tree["archives"]]
     private["failures"] = [_taken(failure, _CLEAR_FAILURE) for failure in tree["failures"]]
@@ -168,7 +172,7 @@ def opened(manifest: Manifest, identities: Identities) -> Manifest:
         plain = identities.decrypt(base64.b64decode(manifest.encryption.private, validate=True), what)
         private = _TREE.decode(plain)
         clear = msgspec.to_builtins(manifest)
-        tree = clear | _without(private, _CLEAR)
+        tree = clear | _without(private, {*_CLEAR, "signer"})
         for name, stays in (("archives", _CLEAR_ARCHIVE), ("failures", _CLEAR_FAILURE)):
             pairs = zip(clear[name], private[name], strict=True)
             tree[name] = [legible | _without(hidden, stays) for legible, hidden in pairs]

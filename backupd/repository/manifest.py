@@ -103,7 +103,9 @@ class Encryption(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot. Written last: that it is there says that all it refers to is stored.
 
-    `moment` is the one that all archives are of, where the plan asks for that.
+    `moment` is the one that all archives are of, where the plan asks for that. `part`: of volumes that somebody named,
+    and not of the plan as a whole. `signer` is the public key of the machine that signed it, None if nobody did; it is
+    known once the document was stored and read.
     """
 
     format: int = 1
@@ -118,7 +120,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[Failure] = []
     moment: AwareTime | None = None
     trouble: list[str] = []
+    part: bool = False
     encryption: Encryption | None = None
+    signer: str | None = None
 
     def __post_init__(self) -> None:
         require_possible(self.time, self.finished, self.moment)
@@ -145,9 +149,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         found = [*self.trouble, *(text for archive in self.archives for text in archive.trouble)]
         return list(dict.fromkeys(found))
 
-    def is_success_of(self, plan: str) -> bool:
-        """Whether it is a backup of that plan that did all it should."""
-        return self.plan == plan and self.reason == "backup" and self.complete and not self.all_trouble
+    def is_run_of(self, plan: str, machine: str | None) -> bool:
+        """Whether it is a backup of that plan, as a whole, by the machine with that key; None: by any (decision 52)."""
+        return self.plan == plan and self.reason == "backup" and not self.part and machine in (None, self.signer)
+
+    def is_success_of(self, plan: str, machine: str | None) -> bool:
+        """The same, and it did all it should."""
+        return self.is_run_of(plan, machine) and self.complete and not self.all_trouble
 
     @property
     def short_id(self) -> str:

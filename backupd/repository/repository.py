@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Self
 
+import msgspec
+
 from backupd.archive import ChunkerParameters
 from backupd.errors import (
     BackupdError,
@@ -165,11 +167,13 @@ class Repository(Reading):
         """What the manifest of a new snapshot says of its encryption."""
         return Encryption(recipients=list(self.security.keys)) if self.security.recipients else None
 
-    def commit(self, manifest: Manifest) -> None:
-        """Sign and write the manifest: from now on the snapshot exists."""
+    def commit(self, manifest: Manifest) -> Manifest:
+        """Sign and write the manifest: from now on the snapshot exists. Returns it with its signer."""
         signer = self.security.signer
         self._manifests.encounter()
-        self.copy(manifest, encode(manifest, signer() if signer else None))
+        key = signer() if signer else None
+        self.copy(manifest, encode(manifest, key))
+        return msgspec.structs.replace(manifest, signer=key.public if key else None)
 
     def copy(self, manifest: Manifest, data: bytes) -> None:
         """Write a manifest that has been encoded, signed and believed before: from now on the snapshot exists."""

@@ -1,4 +1,4 @@
-"""`/api/v1`: plans, snapshots, runs, schedule. Nothing is changed, nothing waits for a store."""
+"""`/api/v1`: plans, snapshots, runs, schedule, queue. Nothing is changed, nothing waits for a store."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ def _plans(router: APIRouter, sources: Sources) -> None:
         if not due:
             raise HTTPException(404, f"nothing is scheduled for a plan {plan!r}")
         return due
+
+    @router.get("/queue", summary="What the daemon is at, and what waits", tags=["schedule"])
+    def queue(plan: Name = None, limit: Limit = 50, offset: Offset = 0) -> models.Page[models.Activity]:
+        return _page([one for one in reading.activities(sources) if plan in {None, one.plan}], limit, offset)
 
 
 def _snapshots(router: APIRouter, sources: Sources) -> None:

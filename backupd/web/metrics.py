@@ -102,7 +102,8 @@ class BackupdCollector(Collector):
         yield total
 
     def _last(self, kind: RunKind, plan: str | None, outcomes: Iterable[Outcome]) -> Run | None:
-        runs = self._sources.history.runs(kind=kind, plan=plan, outcomes=list(outcomes), limit=1 if plan else _NEWEST)
+        limit = 1 if plan else _NEWEST
+        runs = self._sources.history.runs(kind=kind, plan=plan, outcomes=list(outcomes), limit=limit, whole=True)
         return next((run for run in runs if run.plan == plan), None)
 
     def _figures(self) -> Iterator[Family]:
@@ -222,7 +223,7 @@ def _newest(plan: PlanFacts, content: StoreContent) -> dict[str, float]:
     """When the newest snapshot of each volume began. What has left the plan grows old without a word."""
     own = [one for one in content.manifests if one.plan == plan.name and one.reason == "backup"]
     volumes = set(plan.volumes)
-    for newest in own[:1]:  # volumes may be in the plan by their labels
+    for newest in [one for one in own if not one.part][:1]:  # volumes may be in the plan by their labels
         volumes |= newest.volumes | {failure.volume for failure in newest.failures}
     times: dict[str, float] = {}
     for manifest in reversed(own):

@@ -63,6 +63,7 @@ class Run(Answer):
     id: str
     kind: RunKind
     plan: str | None
+    part: bool = Field(description="whether it is of volumes that somebody named, and not of the plan as a whole")
     trigger: Trigger
     started: Time
     finished: Time | None
@@ -118,6 +119,7 @@ class Snapshot(Answer):
     id: str
     plan: str
     reason: Literal["backup", "safety", "import"]
+    part: bool = Field(description="whether it is of volumes that somebody named, and not of the plan as a whole")
     time: Time
     finished: Time
     host: str
@@ -156,6 +158,18 @@ class Scheduled(Answer):
     next_run: Time
 
 
+class Activity(Answer):
+    """A run of the daemon's that is under way, or waits."""
+
+    kind: RunKind
+    plan: str | None
+    trigger: Trigger
+    state: Literal["running", "waiting"]
+    since: Time = Field(description="when it began, or was due")
+    run: str | None = Field(description="its id; null: it has not begun")
+    waits_for: str | None = Field(description="why it has not, in words")
+
+
 class Plan(Answer):
     """A plan, and how it is."""
 
@@ -167,5 +181,5 @@ class Plan(Answer):
     max_age_seconds: Seconds | None
     next_run: Time | None
     running: bool
-    last_run: Run | None = Field(description="the newest backup")
+    last_run: Run | None = Field(description="the newest backup of the plan as a whole")
     last_success: Time | None = Field(description="when the newest good backup ended")

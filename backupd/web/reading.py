@@ -29,6 +29,7 @@ def run(found: history.Run) -> models.Run:
         id=found.id,
         kind=found.kind,
         plan=found.plan,
+        part=found.part,
         trigger=found.trigger,
         started=found.started,
         finished=found.finished,
@@ -58,7 +59,7 @@ def plan(facts: PlanFacts, sources: Sources) -> models.Plan:
         timezone=facts.timezone,
         max_age_seconds=facts.max_age.total_seconds() if facts.max_age else None,
         next_run=min(due, default=None),
-        running=last is not None and last.outcome == "running",
+        running=any(one.outcome == "running" for one in sources.history.runs(kind="backup", plan=facts.name, limit=1)),
         last_run=run(last) if last else None,
         last_success=good.finished if good else None,
     )
@@ -69,6 +70,22 @@ def scheduled(sources: Sources) -> list[models.Scheduled]:
     return [
         models.Scheduled(kind=one.kind, plan=one.plan, schedule=one.schedule, timezone=one.timezone, next_run=one.at)
         for one in sorted(sources.daemon.status().next_runs, key=lambda one: one.at)
+    ]
+
+
+def activities(sources: Sources) -> list[models.Activity]:
+    """What is under way, then what waits, in the order in which it will be begun."""
+    return [
+        models.Activity(
+            kind=one.kind,
+            plan=one.plan,
+            trigger=one.trigger,
+            state=one.state,
+            since=one.since,
+            run=one.id,
+            waits_for=one.waits_for,
+        )
+        for one in sources.daemon.status().activities
     ]
 
 
@@ -106,6 +123,7 @@ def _snapshot(manifest: Manifest, stores: dict[str, Standing], drill: DrillRecor
         id=manifest.id,
         plan=manifest.plan,
         reason=manifest.reason,
+        part=manifest.part,
         time=manifest.time,
         finished=manifest.finished,
         host=manifest.host,

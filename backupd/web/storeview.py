@@ -55,10 +55,11 @@ class StoreView:
         return dict(self._seen)
 
     def newest(self, plan: str) -> datetime | None:
-        """When the plan's newest complete snapshot was finished, as far as is known."""
+        """When this machine's newest good snapshot of the plan was finished, as far as is known."""
+        machine = self._security().machine()
         contents = [state.content for state in self.seen().values() if state.content is not None]
         found = (manifest for content in contents for manifest in content.manifests)
-        return max((manifest.finished for manifest in found if manifest.is_success_of(plan)), default=None)
+        return max((manifest.finished for manifest in found if manifest.is_success_of(plan, machine)), default=None)
 
     def start(self) -> None:
         """Look from now on."""

@@ -157,6 +157,15 @@ def test_the_second_run_on_a_volume_waits_or_is_skipped(
         skipped = running.wait_for("backup of c is skipped: ")
         assert f"the backup of a, which is under way, has the volume {volume}" in waits["message"]
         assert f"has the volume {volume}" in skipped["message"]
+        running.until(lambda: len(under_way(tmp_path / "state")) == 2, "both in daemon.json, written every 10 s")
+        first, second = cli.json("schedule")["queue"]
+        assert (first["plan"], first["state"], first["waits_for"]) == ("a", "running", None)
+        assert (second["plan"], second["state"], second["run"]) == ("b", "waiting", None)
+        assert second["waits_for"] == f"the backup of a, which is under way, has the volume {volume}"
+        said = cli.run("schedule").stdout
+        assert "backup of a (catch-up) is under way since " in said
+        assert f", run {first['run'][:8]}\n" in said
+        assert f": {second['waits_for']}\n" in said
         hold.unlink()
         running.wait_for("backup of b is done")
         running.stop()

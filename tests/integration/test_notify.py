@@ -184,6 +184,8 @@ def test_pings(hook: Receiver, daemon: Callable[..., Daemon]) -> None:
     running.recorder.skipped("backup", "default", "schedule", "the one before still runs")
     with running.recorder.run("prune", "default"):
         pass
+    with running.recorder.run("backup", "default", part=True):
+        pass
     running.observers.__exit__(None, None, None)
     start, good, start_again, bad = hook.wait(4)
     assert len(hook.requests) == 4

@@ -202,6 +202,14 @@ def test_schedule(web: Served) -> None:
     assert [one["kind"] for one in web.get("/api/v1/schedule").json()["items"]] == ["backup", "drill"]
     assert len(web.get("/api/v1/schedule/nightly").json()) == 2
     assert web.get("/api/v1/schedule?plan=x").json()["items"] == []
+    running, waiting = web.get("/api/v1/queue").json()["items"]
+    assert (running["kind"], running["state"], running["run"], running["waits_for"]) == (
+        "prune", "running", "ab" * 8, None,
+    )  # fmt: skip
+    assert (waiting["kind"], waiting["state"], waiting["run"], waiting["waits_for"]) == (
+        "backup", "waiting", None, "the prune",
+    )  # fmt: skip
+    assert web.get("/api/v1/queue?plan=nightly").json()["items"] == [waiting]
 
 
 def test_openapi_describes_the_answers(web: Served) -> None:
@@ -210,7 +218,8 @@ def test_openapi_describes_the_answers(web: Served) -> None:
     paths = {
         "/api/v1/plans": models.Page[models.Plan], "/api/v1/plans/nightly": models.Plan,
         "/api/v1/snapshots": models.Snapshots, "/api/v1/runs": models.Page[models.Run], "/api/v1/runs/a0": models.Run,
-        "/api/v1/schedule": models.Page[models.Scheduled], "/livez": models.Probe,
+        "/api/v1/schedule": models.Page[models.Scheduled], "/api/v1/queue": models.Page[models.Activity],
+        "/livez": models.Probe,
     }  # fmt: skip
     for path, model in paths.items():
         answer = web.get(path).json()

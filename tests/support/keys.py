@@ -56,6 +56,7 @@ class Machine:
             recipients=Recipients(recipients) if recipients else None,
             identities=(lambda: secret.identities) if secret else no_identities,
             signer=own,
+            machine=own.public,
             trust=Trust(self.state, self.signers, own.public, self.warnings.append),
             indexes=IndexCache(self.state),
         )

@@ -14,7 +14,7 @@ from backupd.backup import back_up
 from backupd.history import History, Run, RunKind, VolumeFigures
 from backupd.repository import DrillRecord, Repository, VolumeDrill, keep_drill
 from backupd.settings import Settings, load_settings
-from backupd.status import DaemonStatus, NextRun
+from backupd.status import Activity, DaemonStatus, NextRun
 from backupd.web.making import Watched
 from backupd.web.server import WebServer
 from backupd.wiring import make_plan, make_runtime, make_stores
@@ -39,6 +39,10 @@ class Status:
             ready=self.ready,
             configured=BEGIN,
             next_runs=[_due("drill", 2), _due("backup", 1)],
+            activities=[
+                Activity(kind="prune", plan=None, trigger="schedule", since=BEGIN, id="ab" * 8),
+                Activity(kind="backup", plan="nightly", trigger="catch-up", since=BEGIN, waits_for="the prune"),
+            ],
         )
 
 

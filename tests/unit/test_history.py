@@ -59,6 +59,20 @@ def test_newest_first_and_filtered(tmp_path: Path) -> None:
     assert [run.id for run in history.find("000000000000000")] == [f"{number:016x}" for number in (1, 3, 2)]
 
 
+def test_a_part_of_a_plan_is_no_run_of_it(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.put(a_run(1, plan="a", outcome="done"))
+    history.put(a_run(2, plan="a", outcome="done", part=True))
+    last = history.last("backup", "a", ["done"])
+    assert last is not None
+    assert (last.id[-1], last.part) == ("1", False)
+    assert [run.id[-1] for run in history.runs(plan="a")] == ["2", "1"]
+    assert history.forget(BEGIN + timedelta(hours=9)) == 0, "each is the newest good one of its own"
+    history.put(a_run(3, plan="a", outcome="done", part=True))
+    assert history.forget(BEGIN + timedelta(hours=9)) == 1
+    assert history.last("backup", "a") == last
+
+
 def test_nothing_yet(tmp_path: Path) -> None:
     history = History(tmp_path / "state")
     assert history.runs() == []

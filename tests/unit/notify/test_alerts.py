@@ -162,6 +162,18 @@ def test_facts_of_a_history(tmp_path: Path) -> None:
     assert here is not None
     assert far is not None
     assert far.total == here.total  # what is free may change between the two looks
+    history.put(
+        Run(
+            id="b" * 16,
+            kind="backup",
+            plan="nightly",
+            part=True,
+            started=BEGIN + DAY,
+            finished=BEGIN + DAY,
+            outcome="done",
+        )
+    )
+    assert gather(history, ["nightly"], {}, 5, {}).good == {"nightly": BEGIN + timedelta(hours=1)}
     later = gather(history, ["nightly"], {}, 5, {}, lambda _: BEGIN + DAY)
     assert later.good == {"nightly": BEGIN + DAY}
 

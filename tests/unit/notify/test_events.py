@@ -94,6 +94,17 @@ def test_a_skipped_run_heals_nothing(told) -> None:
     assert told(a_run("skipped"), on=("recovery",)) == []
 
 
+def test_nor_does_a_part_of_the_plan(told) -> None:
+    part = a_run(part=True, trigger="manual", volumes={"data": FIGURES})
+    assert told(a_run("failed"), part, a_run(), manual=True) == [
+        "failure: backup nightly FAILED", "success: backup nightly (data) is done",
+        "recovery: backup nightly is back to normal",
+    ]  # fmt: skip
+    assert told(a_run("failed", part=True, trigger="manual"), a_run(), manual=True) == [
+        "failure: backup nightly (a part of it) FAILED", "success: backup nightly is done",
+    ]  # fmt: skip
+
+
 def test_a_recovery_is_for_those_who_knew(told) -> None:
     assert told(a_run("partial"), a_run(), on=("failure", "recovery")) == []
 
