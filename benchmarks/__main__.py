@@ -26,6 +26,7 @@ from benchmarks.targets import targets
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 CACHE = ROOT / ".build" / "bench"
 SCENARIOS = ("mixed", "small-files", "large", "one-file")
+BY_HAND = "\n## What stands behind the figures\n"
 
 
 def main() -> int:
@@ -60,7 +61,7 @@ def main() -> int:
             )
         report.show(console)
         if arguments.write:
-            DOCUMENT.write_text(report.markdown())
+            DOCUMENT.write_text(report.markdown() + _by_hand(DOCUMENT))
             console.print(f"wrote {DOCUMENT.relative_to(ROOT)}")
     except (CommandFailed, RuntimeError) as exc:
         console.print(f"[red]failed:[/] {exc}")
@@ -71,6 +72,12 @@ def main() -> int:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return 0
+
+
+def _by_hand(document: Path) -> str:
+    """The part of the document that people write, which stays."""
+    _, heading, text = document.read_text().partition(BY_HAND) if document.exists() else ("", "", "")
+    return heading + text
 
 
 def _arguments() -> argparse.Namespace:

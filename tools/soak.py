@@ -2,10 +2,11 @@
 
 python -m tools.soak [--rounds 20] [--only postgres] [--ways own,live] [--size 300MiB]
 
-Every service is written to without a pause. A round takes a snapshot, restores it into a fresh volume, starts the
-service on it, has its own checkers look, and counts the commits from before the snapshot that are missing. `own` is
-the way that is made for the service; `live` is there to compare with: it shows what luck is worth. The gaps without a
-snapshot are those of the same writer in a time as long (10 s at most), right before: they say how busy the machine was.
+Every service is written to without a pause while that counts. A round takes a snapshot, restores it into a fresh
+volume, starts the service on it, has its own checkers look, and counts the commits from before the snapshot that are
+missing. `own` is the way that is made for the service; `live` is there to compare with: it shows what luck is worth.
+The gaps without a snapshot are those of the same writer in a time as long (10 s at most), right before: they say how
+busy the machine was.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LABELS = {"backupd.soak": uuid.uuid4().hex}
 
 
 class Subject(Protocol):
-    """A service that is written to all the time."""
+    """A service that is written to all the time, though maybe not while a copy of it is examined."""
 
     def press(self) -> None:
         """See to it that the service has much to do for the next seconds, if it has not in any case."""
