@@ -11,6 +11,7 @@ from tools.soak_bench import Bench, Containers, Round, lines_since
 
 _KEYS_OF_A_MEBIBYTE = 500
 _VALUE_BYTES = 2000
+_ROUNDS_OF_A_SERVER = 5  # later ones would be of gigabytes: the writer never writes a key twice
 _BENCHMARK = ("redis-benchmark", "-q", *("-n", "20000"), *("-c", "2"), *("-r", "100000"), *("-d", "100"))
 _COMMANDS = ("-t", "set,incr,hset,sadd,zadd")
 _CHECKERS = (("redis-check-rdb", "*.rdb"), ("redis-check-aof", "*.manifest"))
@@ -27,13 +28,16 @@ def redis_aof(bench: Bench, consistency: str, count: int) -> Iterator[Round]:
 
 
 def _redis(bench: Bench, consistency: str, count: int, arguments: Sequence[str]) -> Iterator[Round]:
-    volume, image = bench.volume(), bench.images.tag("redis")
-    with bench.containers() as run:
-        server = start_server(run, image, volume, arguments)
-        server.fill(bench.mebibytes * _KEYS_OF_A_MEBIBYTE, _VALUE_BYTES)
-        writer = start_writer(run, bench.images.tag("helper"), server)
-        subject = _Redis(bench, server, writer, arguments)
-        yield from bench.rounds(subject, bench.cli(volume, consistency), count)
+    for begun in range(0, count, _ROUNDS_OF_A_SERVER):
+        volume, image = bench.volume(), bench.images.tag("redis")
+        with bench.containers() as run:
+            server = start_server(run, image, volume, arguments)
+            server.fill(bench.mebibytes * _KEYS_OF_A_MEBIBYTE, _VALUE_BYTES)
+            writer = start_writer(run, bench.images.tag("helper"), server)
+            subject = _Redis(bench, server, writer, arguments)
+            rounds = min(_ROUNDS_OF_A_SERVER, count - begun)
+            yield from bench.rounds(subject, bench.cli(volume, consistency), rounds)
+        bench.remove_volume(volume)
 
 
 @dataclass(frozen=True)
