@@ -110,7 +110,7 @@ class LockedError(BackupdError):
 
 
 class RunSkipped(LockedError):  # noqa: N818
-    """A run did not take place, because another one works on the same."""
+    """A run did not take place: another one works on the same, or there is nothing yet that it could be about."""
 
 
 class LeaseLost(LockedError):  # noqa: N818

@@ -12,12 +12,14 @@ from typing import Protocol, runtime_checkable
 class EngineFacts:
     """A Docker Engine. `time` is its host's clock, None where asking is denied; `asked` is ours at that moment.
 
-    `image` is what helpers are made from, `image_there` whether the engine has it.
+    `oldest_api` is the lowest that backupd works with. `image` is what helpers are made from, `image_there` whether the
+    engine has it.
     """
 
     address: str
     version: str
     api_version: str
+    oldest_api: str
     asked: datetime
     time: datetime | None
     rootless: bool

@@ -30,9 +30,14 @@ def volume_lock(
     An advisory `flock` on a file of `directory`: the kernel lets go of it when the process dies, however it dies.
     SourceError if there can be no such file.
     """
-    source = os.path.realpath(volume.source) if volume.kind == "directory" else volume.source
-    with _lock(directory, f"{volume.kind}:{source}", f"volume {volume.name}", patience_seconds, waiting):
+    with _lock(directory, lock_key(volume), f"volume {volume.name}", patience_seconds, waiting):
         yield
+
+
+def lock_key(volume: Volume) -> str:
+    """What a volume is locked as. Who locks several, and waits, does so in this order, so that no two wait for ever."""
+    source = os.path.realpath(volume.source) if volume.kind == "directory" else volume.source
+    return f"{volume.kind}:{source}"
 
 
 @contextmanager

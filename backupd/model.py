@@ -201,9 +201,9 @@ class Plan:
     stores: tuple[str, ...]
     compression: Compression = Compression()
     full_every: FullEvery = FullEvery()
-    part: bool = False
     together: bool = False
     pre: tuple[Hook, ...] = ()
     post: tuple[Hook, ...] = ()
     keep: Mapping[str, KeepPolicy] = field(default_factory=dict)
     timezone: str = "UTC"
+    part: bool = False

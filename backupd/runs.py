@@ -113,7 +113,9 @@ class Recorder:
 
     def _end(self, draft: Draft, outcome: Outcome, error: BackupdError | None) -> None:
         draft.set(finished=self._clock.now(), outcome=outcome)
-        if error is not None:
+        if outcome == "skipped":
+            draft.note(str(error))
+        elif error is not None:
             draft.set(error=str(error), exit_code=error.exit_code)
         self._keep(draft.run)
         self._tell(lambda watcher: watcher.ended(draft.run))

@@ -10,7 +10,7 @@ from backupd.backup.together import read_together
 from backupd.errors import BackupdError, EngineUnavailable, LockedError, SourceError, VolumeMissing
 from backupd.hooks import Around
 from backupd.lease import Lease, commit
-from backupd.lock import volume_lock
+from backupd.lock import lock_key, volume_lock
 from backupd.model import Plan, Volume, VolumeSpec
 from backupd.repository import Archive, Failure, Manifest, Reason, Repository
 from backupd.runtime import Runtime
@@ -102,14 +102,14 @@ def _read(
 ) -> list[Archive]:
     with ExitStack() as stack:
         if target.plan.together:
-            ready = []
-            for spec, volume in found:
+            ready = set()
+            for spec, volume in sorted(found, key=lambda pair: lock_key(pair[1])):
                 try:
                     stack.enter_context(nullcontext() if locked else _lock(target.runtime, volume))
-                    ready.append((spec, volume))
+                    ready.add(spec.name)
                 except BackupdError as exc:
                     failed.add(spec, exc)
-            return read_together(target, ready, failed.add)
+            return read_together(target, [pair for pair in found if pair[0].name in ready], failed.add)
     archives = []
     for spec, volume in found:
         try:

@@ -19,8 +19,9 @@ def look_at_engine(engine: Engine) -> Iterator[Result]:
         return
     facts = engine.facts()
     where = f", seen from container {facts.own_container}" if facts.own_container else ""
-    text = f"Docker {facts.version}, API {facts.api_version} at {facts.address}{where}"
-    yield Result("ok", "engine", text)
+    yield Result("ok", "engine", f"Docker {facts.version} at {facts.address}{where}")
+    # One that is older is refused when it is first asked, as any other command would be.
+    yield Result("ok", "engine version", f"API {facts.api_version}, at least {facts.oldest_api} is needed")
     if facts.rootless:
         advice = "what belongs to other users than those of its range can't be restored with its owner"
         yield Result("note", "engine", "is rootless", advice)

@@ -2,7 +2,7 @@
 
 from backupd.jobs.backup import judge_backup, run_backup, where
 from backupd.jobs.catching_up import LastRuns, last_runs
-from backupd.jobs.drill import Drilled, judge_drill, run_drill
+from backupd.jobs.drill import Drilled, judge_drill, newest_to_drill, run_drill
 from backupd.jobs.prune import judge_prune, note_pruned, refused, run_prune
 from backupd.jobs.recover import finish_interrupted, run_recover
 from backupd.jobs.site import Site
@@ -17,6 +17,7 @@ __all__ = [
     "judge_drill",
     "judge_prune",
     "last_runs",
+    "newest_to_drill",
     "note_pruned",
     "note_verified",
     "refused",

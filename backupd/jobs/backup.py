@@ -26,11 +26,11 @@ def run_backup(
 ) -> BackupResult:
     """Take a snapshot of a plan, or of those volumes of it; what came of it is in the draft.
 
-    A volume that another backupd works on is one that failed, unless `overlap` says otherwise: `skip` raises
-    RunSkipped before anything is touched, `wait` waits as long as it takes.
+    A volume that another backupd works on is one that failed, unless `overlap` says otherwise: with `skip` that is a
+    RunSkipped, before anything is touched; with `wait`, or once the run has begun, it waits as long as it takes.
     """
     runtime = site.runtime()
-    if overlap == "wait":
+    if overlap is not None:
         runtime = replace(runtime, volume_wait_seconds=float("inf"))
     plan = _chosen(make_plan(site.settings, name, runtime.engine), volumes)
     finish_interrupted(site, runtime)

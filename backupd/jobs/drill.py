@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from backupd import drill as drills
-from backupd.errors import BackupdError, DrillFailed, IntegrityError
+from backupd.errors import BackupdError, DrillFailed, IntegrityError, NoRepository, RunSkipped, SnapshotNotFound
 from backupd.jobs.recover import finish_interrupted
 from backupd.jobs.site import Site
 from backupd.model import VolumeSpec
@@ -22,6 +22,14 @@ class Drilled:
     record: DrillRecord
     store: str
     trouble: str | None
+
+
+def newest_to_drill(site: Site, plan: str) -> tuple[Repository, Manifest]:
+    """A plan's newest snapshot, for a drill by schedule; RunSkipped before there is any."""
+    try:
+        return site.newest_of(plan)
+    except (NoRepository, SnapshotNotFound) as exc:
+        raise RunSkipped(f"skipped: nothing to drill yet: {exc}") from exc
 
 
 def run_drill(site: Site, found: tuple[Repository, Manifest], draft: Draft, volumes: Collection[str] = ()) -> Drilled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backupd import words
-from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure
+from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure, RunSkipped
 from backupd.jobs.site import Site
 from backupd.prune import Pruned, PruneRequest, prune
 from backupd.runs import Draft
@@ -13,9 +13,13 @@ from backupd.wiring import prune_rules
 
 
 def run_prune(site: Site, draft: Draft) -> list[BackupdError]:
-    """Prune every store by its rules: what failed. A store that fails does not keep the others from being pruned."""
+    """Prune every store by its rules: what failed. A store that fails does not keep the others from being pruned.
+
+    RunSkipped before any store holds a repository.
+    """
     runtime = site.runtime()
     errors: list[BackupdError] = []
+    empty: list[NoRepository] = []
     for name in site.settings.stores:
         try:
             repository = site.repository_in(name)
@@ -26,10 +30,12 @@ def run_prune(site: Site, draft: Draft) -> list[BackupdError]:
             if pruned.unlocked is not None:
                 raise pruned.unlocked
         except NoRepository as exc:
-            site.detail(str(exc))
+            empty.append(exc)
         except BackupdError as exc:
             errors.append(exc)
             draft.note(f"store {name}: {exc}")
+    if len(empty) == len(site.settings.stores):
+        raise RunSkipped(f"skipped: nothing to prune yet: {empty[0]}") from empty[0]
     return errors
 
 

@@ -139,16 +139,30 @@ class Site:
         return Elsewhere({name: opener(name) for name in names}, self.progress.note)
 
     def newest_of(self, plan: str) -> tuple[Repository, Manifest]:
-        """The newest snapshot of a plan, in whatever store it is."""
+        """The newest snapshot of a plan, in whatever store it is.
+
+        SnapshotNotFound, NoRepository only if all stores answered and nothing is wrong in any: else that is the error.
+        """
         self.settings.plan(plan)  # says what there is, if there is none of that name
-        found = [
-            (repository, manifest)
-            for repository in self.repositories()
-            for manifest in repository.snapshots()[0]
-            if manifest.plan == plan and manifest.reason == "backup"
-        ]
+        found: list[tuple[Repository, Manifest]] = []
+        silent: list[BackupdError] = []
+        damaged: list[BackupdError] = []
+        for name in [self.store_name] if self.store_name else list(self.settings.stores):
+            try:
+                repository = self.repository_in(name)
+                manifests, problems = repository.snapshots()
+            except BackupdError as exc:
+                silent.append(exc)
+                continue
+            found += ((repository, one) for one in manifests if one.plan == plan and one.reason == "backup")
+            damaged += problems
         if not found:
-            raise SnapshotNotFound(f"plan {plan} has no snapshot yet", hint="`backupd backup` takes one")
+            nothing = SnapshotNotFound(f"plan {plan} has no snapshot yet", hint="`backupd backup` takes one")
+            raise min(
+                [*silent, *damaged, nothing], key=lambda error: isinstance(error, NoRepository | SnapshotNotFound)
+            )
+        for error in silent:
+            self.warn(str(error))
         return max(found, key=lambda pair: pair[1].time)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import SystemRandom
 
 from backupd.engine import MountedEngine
+from backupd.errors import NoRepository, RunSkipped
 from backupd.jobs.site import Site
 from backupd.runs import Draft
 from backupd.verify import Verified, VerifyRequest, verify
@@ -13,10 +14,18 @@ _NOTED = 20
 
 
 def run_verify(site: Site, plan: str, percentage: float, draft: Draft) -> Verified:
-    """Verify a plan's snapshots in each of its stores. What there is no key for is hashed as it is stored."""
+    """Verify a plan's snapshots in each of its stores. What there is no key for is hashed as it is stored.
+
+    RunSkipped if all stores answered, none has a snapshot of the plan yet, and nothing is wrong.
+    """
     request = VerifyRequest(plan=plan, fraction=percentage / 100, keyless=site.identity is None)
     stores = site.stores(site.settings.plan(plan).stores)
-    verified = verify(stores, request, site.runtime(MountedEngine()), SystemRandom())
+    try:
+        verified = verify(stores, request, site.runtime(MountedEngine()), SystemRandom())
+    except NoRepository as exc:
+        raise RunSkipped(f"skipped: nothing to verify yet: {exc}") from exc
+    if verified.empty:
+        raise RunSkipped(f"skipped: nothing to verify yet: plan {plan} has no snapshot")
     note_verified(draft, verified)
     for problem in verified.problems:
         site.warn(problem)

@@ -67,6 +67,11 @@ class Verified:
         """What is wrong, in words, in whatever store."""
         return [f"{one.store}: {problem}" for one in self.stores for problem in one.problems]
 
+    @property
+    def empty(self) -> bool:
+        """Whether there was nothing to check, and nothing is wrong either."""
+        return not any(one.snapshots or one.problems or one.error for one in self.stores)
+
     def require_good(self) -> None:
         """IntegrityError if anything is damaged; else the error of a store, PartialFailure if others were checked."""
         if count := len(self.problems):

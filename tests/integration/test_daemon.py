@@ -178,23 +178,35 @@ def test_the_second_run_on_a_volume_waits_or_is_skipped(
 def test_so_it_does_where_another_process_has_the_volume(
     make: Callable[..., Cli], tmp_path: Path, hold: Path, volume: Path
 ) -> None:
-    cli = make({"n": {"schedule": SELDOM}, "by-hand": {}})
+    (tmp_path / "again").symlink_to(volume)
+    cli = make(
+        {
+            "n": {"schedule": SELDOM},
+            "same": {"schedule": SELDOM, "volumes": ["again"]},  # which only the lock knows: no order has its real path
+            "by-hand": {},
+        },
+        volumes={"data": {"path": str(volume)}, "again": {"path": str(tmp_path / "again")}},
+        daemon={"parallel": 4},
+    )
     by_hand = subprocess.Popen(cli.command("backup", "by-hand"), env=cli.env(), stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: any(path.stat().st_size for path in (tmp_path / "state").glob("locks/*.lock")), "a lock")
-        known_since(tmp_path / "state", LONG_AGO, "backup of n")
+        known_since(tmp_path / "state", LONG_AGO, "backup of n", "backup of same")
         with daemon(cli) as running:
+            running.wait_for("volume again is being worked on by another backupd")
             waits = running.wait_for("volume data is being worked on by another backupd")
             assert f"(process {by_hand.pid}): waiting" in waits["message"]
             assert waits["run"] == running.wait_for("backup of n begins (catch-up)")["run"]
             hold.unlink()
             assert by_hand.wait(PATIENCE_SECONDS) == 0
             running.wait_for("backup of n is done")
+            running.wait_for("backup of same is done")
             running.stop()
     finally:
         by_hand.kill()
         by_hand.wait()
-    assert {(run["plan"], run["outcome"]) for run in runs(cli, kind="backup")} == {("n", "done"), ("by-hand", "done")}
+    outcomes = {run["plan"]: run["outcome"] for run in runs(cli, kind="backup")}
+    assert outcomes == {"n": "done", "by-hand": "done", "same": "done"}
 
 
 def test_skipping_what_another_process_has(make: Callable[..., Cli], tmp_path: Path, volume: Path) -> None:

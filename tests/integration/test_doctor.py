@@ -43,6 +43,7 @@ def test_a_deployment_that_is_well(
     document = cli.json("doctor")
     fine = said(document, "ok")
     assert any(text.startswith("engine: Docker ") and docker_host.url in text for text in fine)
+    assert any(text.endswith(", at least 1.40 (Docker 19.03) is needed") for text in fine)
     assert any(text.startswith("engine clock: ") for text in fine)
     assert any("GNU tar" in text for text in fine)
     assert f"volume data: is {volume}, found by its full name" in fine

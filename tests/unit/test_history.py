@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd.errors import BackupdError, Interrupted, PartialFailure, SourceError, StoreUnavailable
+from backupd.errors import BackupdError, Interrupted, PartialFailure, RunSkipped, SourceError, StoreUnavailable
 from backupd.history import History, Run, VolumeFigures
 from backupd.journal import CloneAct, Journal
 from backupd.model import Volume
@@ -113,6 +113,19 @@ def test_what_is_raised_decides(tmp_path: Path, error: BaseException, outcome: s
     assert (run.outcome, run.exit_code) == (outcome, code)
     assert run.error
     assert watching.seen[-1] == ("ended", outcome)
+
+
+def test_what_turns_out_not_to_take_place_is_noted_and_no_error(tmp_path: Path) -> None:
+    record, _ = recorder(tmp_path)
+    with pytest.raises(RunSkipped), record.run("verify"):
+        raise RunSkipped("skipped: nothing to verify yet")
+    (run,) = record.history.runs()
+    assert (run.outcome, run.exit_code, run.error, run.notes) == (
+        "skipped",
+        0,
+        None,
+        ["skipped: nothing to verify yet"],
+    )
 
 
 def test_a_watcher_that_fails_is_said_and_ends_nothing(tmp_path: Path) -> None:

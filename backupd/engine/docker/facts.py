@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from docker.errors import APIError, ImageNotFound
 
 from backupd.engine.docker.images import DEFAULT_IMAGE
-from backupd.engine.docker.sdk import sdk_errors
+from backupd.engine.docker.sdk import OLDEST_API_TEXT, sdk_errors
 from backupd.engine.docker.surroundings import Surroundings
 from backupd.errors import SourceError
 from backupd.facts import EngineFacts
@@ -33,6 +33,7 @@ def engine_facts(surroundings: Surroundings) -> EngineFacts:
         address=surroundings.options.host or api.base_url,
         version=str(version.get("Version", "")),
         api_version=str(api.api_version),
+        oldest_api=OLDEST_API_TEXT,
         asked=asked,
         time=_time(str(info.get("SystemTime", ""))),
         rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),

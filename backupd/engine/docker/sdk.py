@@ -17,7 +17,11 @@ from docker.utils import kwargs_from_env
 from backupd.errors import EngineUnavailable, SourceError, VolumeMissing
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-OLDEST_API = (1, 40)  # Docker 19.03
+OLDEST_API = (1, 40)
+"""Of Docker 19.03: copies of services for drills mount binds with `NonRecursive`, which older engines ignore in
+silence, so that what is mounted below could be written. All else came with 1.30 at the latest (`Mounts`).
+"""
+OLDEST_API_TEXT = "1.40 (Docker 19.03)"
 
 
 def connect(host: str | None, timeout_seconds: int) -> docker.APIClient:
@@ -38,8 +42,8 @@ def connect(host: str | None, timeout_seconds: int) -> docker.APIClient:
     if version < OLDEST_API:
         api.close()
         raise EngineUnavailable(
-            f"the Docker Engine at {url} speaks API {api.api_version}, which is too old",
-            hint=f"backupd needs API {'.'.join(map(str, OLDEST_API))} (Docker 19.03) or newer",
+            f"the Docker Engine at {url} is too old: it speaks API {api.api_version}",
+            hint=f"update Docker there: backupd needs API {OLDEST_API_TEXT} or newer",
         )
     return api
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from backupd.consistency import choosing
 from backupd.consistency.held import HeldStrategy
 from backupd.errors import SourceError, VolumeMissing
 from backupd.journal import Journal
+from backupd.lock import volume_lock
 from backupd.model import Volume
 from backupd.ports import TarOutput
+from tests.support.daemon import PATIENCE_SECONDS, wait_until
 from tests.support.runtime import Place, fill
 from tests.support.services import FakeServices, service
 
@@ -48,6 +51,19 @@ def seen(place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(place.runtime.engine, "tar_out", reading)
     return found
+
+
+def test_locks_are_taken_in_one_order_so_that_no_two_wait_for_ever(place: Place) -> None:
+    first, second = (Volume(name=name, kind="directory", source=str(place.root(name))) for name in ("one", "two"))
+    place.names = ("two", "one")
+    place.runtime = replace(place.runtime, volume_wait_seconds=PATIENCE_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        with volume_lock(place.runtime.locks, first):
+            backup = pool.submit(place.backup)
+            wait_until(lambda: any("waiting" in note for note in place.notes), "somebody who waits")
+            with volume_lock(place.runtime.locks, second):
+                assert not backup.done(), "it waits, and keeps nobody from what comes after"
+        assert [archive.volume for archive in backup.result().manifest.archives] == ["two", "one"]
 
 
 def test_all_writers_stand_once(place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
