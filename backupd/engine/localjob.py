@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import IO, Self, cast
 
 from backupd.engine.pipes import widen
-from backupd.engine.tarcommand import ENVIRONMENT
 from backupd.engine.verdict import Complaints, judge
+from backupd.engine.within import Within
 from backupd.errors import SourceError
 from backupd.model import TarReport
 
@@ -21,20 +21,20 @@ STDERR_READ_BYTES = 65536
 
 
 class LocalJob:
-    """A process in a group of its own, its stderr read by a thread. Leaving the block kills what is left of it."""
+    """A process in its place, its stderr read by a thread. Leaving the block kills what is left of it."""
 
-    def __init__(self, what: str, command: Sequence[str], complaints: Complaints, *, reads_stdin: bool) -> None:
+    def __init__(
+        self, what: str, place: Within, command: Sequence[str], complaints: Complaints, *, reads_stdin: bool
+    ) -> None:
         self.what = what
         self._complaints = complaints
         try:
-            self._process = subprocess.Popen(
-                list(command),
+            self._process = place.start(
+                command,
                 stdin=subprocess.PIPE if reads_stdin else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if reads_stdin else subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                env=os.environ | ENVIRONMENT,
-                process_group=0,
             )
         except OSError as exc:
             raise SourceError(f"{what}: cannot run {command[0]}: {exc.strerror}") from exc
@@ -78,8 +78,8 @@ class LocalJob:
 class LocalOutput(LocalJob):
     """TarOutput of a local tar."""
 
-    def __init__(self, what: str, command: Sequence[str], complaints: Complaints) -> None:
-        super().__init__(what, command, complaints, reads_stdin=False)
+    def __init__(self, what: str, place: Within, command: Sequence[str], complaints: Complaints) -> None:
+        super().__init__(what, place, command, complaints, reads_stdin=False)
         self._ended = False
 
     def readinto(self, buffer: memoryview) -> int:
@@ -98,8 +98,8 @@ class LocalOutput(LocalJob):
 class LocalInput(LocalJob):
     """TarInput of a local tar."""
 
-    def __init__(self, what: str, command: Sequence[str], complaints: Complaints) -> None:
-        super().__init__(what, command, complaints, reads_stdin=True)
+    def __init__(self, what: str, place: Within, command: Sequence[str], complaints: Complaints) -> None:
+        super().__init__(what, place, command, complaints, reads_stdin=True)
         self._satisfied = False
 
     def write(self, data: bytes | memoryview) -> None:

@@ -19,17 +19,15 @@ from backupd.engine.tarcommand import (
     LocalTar,
     create_command,
     extract_command,
-    refuse_outside,
     tar_from_words,
 )
 from backupd.engine.verdict import Complaints
+from backupd.engine.within import start_in, within
 from backupd.engine.workspace import Workspace
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
 from backupd.sandbox import DirectorySandbox
 from backupd.services import NoServices, Services
-
-SUBDIRECTORY_MODE = 0o700
 
 
 class MountedEngine:
@@ -112,22 +110,22 @@ class MountedEngine:
     def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> LocalOutput:
         """See Engine."""
         tar = self._local_tar()
-        refuse_outside(subdirectory)
-        command = create_command(tar, str(Path(self._directory(volume), subdirectory)), exclude)
-        return LocalOutput(f"reading {volume}", command, Complaints(tar.tool.flavour, "out"))
+        with within(self._directory(volume), subdirectory) as place:
+            command = create_command(tar, ".", exclude)
+            return LocalOutput(f"reading {volume}", place, command, Complaints(tar.tool.flavour, "out"))
 
     def tar_in(self, volume: Volume, subdirectory: str = "") -> LocalInput:
         """See Engine."""
         flavour = self.tool().flavour
-        target = _subdirectory(Path(self._directory(volume)), subdirectory)
-        command = extract_command(flavour, str(target), as_root=os.geteuid() == 0)
-        return LocalInput(f"writing {volume}", command, Complaints(flavour, "in"))
+        with within(self._directory(volume), subdirectory, create=True) as place:
+            command = extract_command(flavour, ".", as_root=os.geteuid() == 0)
+            return LocalInput(f"writing {volume}", place, command, Complaints(flavour, "in"))
 
     def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
         """See Engine."""
-        return self._run(["sh", "-c", script, "sh", *arguments], volume, f"script on {volume}").decode(
-            errors="surrogateescape"
-        )
+        with within(self._directory(volume)) as place:
+            said = _output(place.start, ["sh", "-c", script, "sh", *arguments], f"script on {volume}")
+        return said.decode(errors="surrogateescape")
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Volume]:
@@ -141,34 +139,9 @@ class MountedEngine:
 
     def run_python(self, arguments: Sequence[str], volume: Volume, scratch: Volume) -> str:
         """See Engine: with the Python that this process runs on."""
-        command = [sys.executable, *arguments, self._directory(volume), self._directory(scratch)]
-        return self._run(command, volume, str(volume)).decode()
-
-    def _run(self, command: Sequence[str], volume: Volume, what: str) -> bytes:
-        try:
-            process = subprocess.Popen(
-                list(command),
-                cwd=self._directory(volume),
-                env=os.environ | ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                process_group=0,
-            )
-        except OSError as exc:
-            raise SourceError(f"cannot work in {volume}: {exc.strerror}", hint="may this user write there?") from exc
-        with process:
-            try:
-                stdout, stderr = process.communicate()
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, 9)
-                raise
-        if process.returncode != 0:
-            said = stderr.decode(errors="backslashreplace").strip().splitlines()
-            reason = said[-1] if said else f"exit code {process.returncode}"
-            raise SourceError(f"{what}: {reason}")
-        return stdout
+        directory = self._directory(volume)
+        command = [sys.executable, *arguments, directory, self._directory(scratch)]
+        return _output(partial(start_in, directory), command, str(volume)).decode()
 
     def remove_leftovers(self) -> Sequence[str]:
         """See Engine: a tar whose backupd is gone ends at its next read or write."""
@@ -198,18 +171,26 @@ class MountedEngine:
             )
 
 
-def _subdirectory(root: Path, name: str) -> Path:
-    """Create it if need be; SourceError if a link in the volume leads out of it."""
-    refuse_outside(name)
-    target = root / name
+def _output(start: Callable[..., subprocess.Popen[bytes]], command: Sequence[str], what: str) -> bytes:
+    """What a process prints; SourceError with the last line of its stderr if it fails."""
     try:
-        if name:
-            target.mkdir(mode=SUBDIRECTORY_MODE, parents=True, exist_ok=True)
+        process = start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as exc:
-        raise SourceError(f"cannot create {target}: {exc.strerror}") from exc
-    if target.resolve() != root.resolve() / name:
-        raise SourceError(f"{target} is reached through a symbolic link, which could lead out of the volume")
-    return target
+        raise SourceError(
+            f"{what}: cannot run {command[0]}: {exc.strerror}", hint="may this user write there?"
+        ) from exc
+    with process:
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            raise
+    if process.returncode != 0:
+        said = stderr.decode(errors="backslashreplace").strip().splitlines()
+        reason = said[-1] if said else f"exit code {process.returncode}"
+        raise SourceError(f"{what}: {reason}")
+    return stdout
 
 
 def _probe() -> LocalTar:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import stat
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from backupd.errors import BackupdError
+from backupd.engine import MountedEngine
+from backupd.engine.confine import can_confine
+from backupd.errors import BackupdError, SourceError
+from backupd.model import Volume
+from tests.support.daemon import wait_until
 from tests.support.engines import EngineUnderTest
 from tests.support.runtime import Place
 from tools.fingerprint import fingerprint
@@ -137,3 +143,97 @@ def test_a_hostile_archive(engine: EngineUnderTest, outside: Path) -> None:
     assert fingerprint(outside) == untouched
     assert {path.name for path in root.parent.iterdir()} == beside
     assert not (root.parent / "dotdot").exists()
+
+
+@pytest.fixture
+def landlock() -> None:
+    if not can_confine():
+        pytest.skip("this kernel, or a seccomp profile, has no Landlock: the sidecar's own files are not guarded")
+
+
+def test_a_staging_directory_that_becomes_a_link_before_tar_is_in_it(
+    place: Place, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever shares the volume, at the worst moment: when the directory was made and looked at, and tar starts."""
+    (place.root() / "secret").write_text("of the volume")
+    taken = place.backup().manifest
+    untouched = fingerprint(outside)
+    tar = tmp_path / "bin" / "tar"
+    tar.parent.mkdir()
+    tar.write_text(
+        f"""#!/bin/sh
+(
+    cd {place.root()}
+    for stage in .backupd-restore-*; do
+        [ -d "$stage/tree" ] && [ ! -e swapped ] || continue
+        mv "$stage/tree" aside; ln -s {outside} "$stage/tree"; touch swapped
+    done
+)
+exec {shutil.which("tar")} "$@"
+"""
+    )
+    tar.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tar.parent}:{os.environ['PATH']}")
+    with contextlib.suppress(BackupdError):
+        place.restore(taken, safety_snapshot=False)
+    assert (place.root() / "swapped").exists()
+    assert fingerprint(outside) == untouched
+
+
+def two_files(names: Sequence[str]) -> tuple[bytes, bytes]:
+    """A tar of a directory, and of what is in it; each long enough for tar to be done with it."""
+    parts = []
+    for members in (("sub",), names):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for name in members:
+                info = tarfile.TarInfo(name)
+                info.type = tarfile.DIRTYPE if name == "sub" else tarfile.REGTYPE
+                info.size, info.mode = 0 if name == "sub" else 4, 0o755
+                tar.addfile(info, io.BytesIO(b"evil"))
+            filler = tarfile.TarInfo("filler")
+            filler.size = 1 << 20
+            tar.addfile(filler, io.BytesIO(bytes(filler.size)))
+            parts.append(stream.getvalue())
+    return parts[0], parts[1]
+
+
+def test_a_directory_that_becomes_a_link_below_the_hands_of_tar(landlock: None, outside: Path, tmp_path: Path) -> None:
+    root = tmp_path / "volume"
+    root.mkdir()
+    untouched = fingerprint(outside)
+    before, behind = two_files(["sub/secret", "sub/new"])
+    engine = MountedEngine()
+    with (
+        contextlib.suppress(BackupdError),
+        engine.tar_in(Volume(name="v", kind="directory", source=str(root))) as target,
+    ):
+        target.write(before)
+        wait_until(lambda: (root / "sub").is_dir() and (root / "filler").exists(), "the first half")
+        (root / "sub").rename(root / "aside")
+        (root / "sub").symlink_to(outside)
+        target.write(behind)
+        target.finish()
+    assert fingerprint(outside) == untouched
+    assert (root / "sub").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "echo evil >link/secret", "echo evil >link/new", "mkdir link/new", "rm link/secret", "mv link/secret .",
+        "mv mine link/", "ln mine link/new", "ln -s x link/new", "cat link/secret", "cp link/secret .", "ls link/",
+        "truncate -s 0 link/secret", "mkfifo link/new", "cat /etc/shadow",
+    ],
+)  # fmt: skip
+def test_a_script_reaches_nothing_but_its_volume(landlock: None, outside: Path, tmp_path: Path, act: str) -> None:
+    root = tmp_path / "volume"
+    root.mkdir()
+    (root / "mine").write_text("mine")
+    (root / "link").symlink_to(outside)
+    untouched = fingerprint(outside)
+    with pytest.raises(SourceError):
+        MountedEngine().run_script(Volume(name="v", kind="directory", source=str(root)), act)
+    assert fingerprint(outside) == untouched
+    assert "secret" not in "".join(path.read_text() for path in root.iterdir() if path.is_file())
+    assert (outside / "secret").read_text() == "secret", "this process itself goes on as before"

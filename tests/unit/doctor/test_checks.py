@@ -316,3 +316,10 @@ def test_keys(tmp_path: Path) -> None:
 )
 def test_clocks(ahead: int, level: Level) -> None:
     assert skew("clock", timedelta(seconds=ahead)).level == level
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_jobs_that_nothing_confines(place: Place, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr("backupd.doctor.engine.can_confine", lambda: there)
+    notes = [found for found in findings(place) if "not confined" in found.result.text]
+    assert [found.result.level for found in notes] == ([] if there else ["note"])

@@ -1,0 +1,72 @@
+"""A directory of a volume, held open: jobs that are started in it are in it, whatever becomes of its name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from backupd.engine.confine import confined
+from backupd.engine.tarcommand import ENVIRONMENT, refuse_outside
+from backupd.errors import SourceError
+
+SUBDIRECTORY_MODE = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Descriptors of the volume's root and of a directory in it, good while the block that made them lasts."""
+
+    root: int
+    directory: int
+
+    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """A process in the directory, in a group of its own, that can write the volume and nothing else."""
+        return confined(self.root, partial(start_in, f"/proc/self/fd/{self.directory}", command, **options))
+
+
+def start_in(directory: str, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """A process in a directory, in a group of its own."""
+    return subprocess.Popen(list(command), cwd=directory, env=os.environ | ENVIRONMENT, process_group=0, **options)
+
+
+@contextmanager
+def within(root: str, subdirectory: str = "", *, create: bool = False) -> Iterator[Within]:
+    """Open the directory, step by step; SourceError if a link on the way could lead out of the volume.
+
+    `create`: make what there is not yet.
+    """
+    refuse_outside(subdirectory)
+    descriptors: list[int] = []
+    reached = root
+    try:
+        try:
+            descriptors.append(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            for name in filter(None, subdirectory.split("/")):
+                reached = f"{reached}/{name}"
+                descriptors.append(_step(descriptors[-1], name, create=create))
+        except OSError as exc:
+            raise _no_way(root, subdirectory, reached, exc) from exc
+        yield Within(descriptors[0], descriptors[-1])
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _step(parent: int, name: str, *, create: bool) -> int:
+    if create:
+        with suppress(FileExistsError):
+            os.mkdir(name, SUBDIRECTORY_MODE, dir_fd=parent)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _no_way(root: str, subdirectory: str, reached: str, exc: OSError) -> SourceError:
+    if reached != root and Path(reached).is_symlink():
+        whole = f"{root}/{subdirectory}"
+        return SourceError(f"{whole} is reached through a symbolic link, which could lead out of the volume")
+    return SourceError(f"cannot open {reached}: {exc.strerror}", hint="may this user read and write there?")
