@@ -13,7 +13,7 @@ from backupd.engine.docker.helper import COPYING, DATA, HOME_LABEL, JOB_LABEL, O
 from backupd.engine.docker.volumes import PROJECT_LABEL
 from backupd.socketproxy import shapes
 from backupd.socketproxy.copies import copy_host_config, copy_networking
-from backupd.socketproxy.model import OWNED_LABEL, Refusal, missing
+from backupd.socketproxy.model import OWNED_LABEL, Refusal
 from backupd.socketproxy.shapes import between, equals, is_true, matches, take, texts
 from backupd.socketproxy.things import Things, bound_by
 
@@ -89,10 +89,7 @@ def new_container(things: Things, given: dict[str, Any]) -> dict[str, Any]:
     config["Labels"] = own_labels(things, config["Labels"])
     if "Healthcheck" in config:
         config["Healthcheck"] = take("Healthcheck", config["Healthcheck"], _HEALTH)
-    image = things.facts.image(config["Image"])
-    if image is None:
-        raise missing("image", config["Image"])
-    config["Image"] = image["Id"]  # a tag could be moved between this look and the creation
+    config["Image"] = things.image(config["Image"])["Id"]  # a tag could be moved between this look and the creation
     if drill:
         network, host = copy_host_config(things, config["HostConfig"], config["Image"])
         config["NetworkingConfig"] = copy_networking(config.get("NetworkingConfig"), network)
@@ -155,9 +152,7 @@ def _volume_mount(things: Things, given: Any, targets: set[str]) -> dict[str, An
         "VolumeOptions": equals({"NoCopy": True}),
     }
     mount = take("a mount", given, shape, ("Type", "Source", "Target", "VolumeOptions"))
-    volume = things.facts.volume(mount["Source"])
-    if volume is None:
-        raise missing("volume", mount["Source"])
+    volume = things.volume(mount["Source"])
     if not things.volume_is_allowed(volume):
         raise Refusal(f"volume {mount['Source']} is not of project {things.rules.project}")
     if (source := bound_by(volume)) and things.is_the_engines(source):

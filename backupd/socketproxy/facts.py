@@ -23,6 +23,7 @@ class EngineFacts:
         self._path = path
         self._rules = rules
         self._version = version
+        self._info: Found | None = None
 
     def container(self, name: str) -> Found | None:
         """See Facts."""
@@ -50,6 +51,13 @@ class EngineFacts:
     def execution(self, number: str) -> Found | None:
         """See Facts."""
         return self._get(f"/exec/{quote(number, safe='')}/json")
+
+    def data_root(self) -> str | None:
+        """See Facts. Asked once."""
+        if self._info is None:
+            self._info = self._get("/info") or {}
+        root = self._info.get("DockerRootDir")
+        return str(root) if root else None
 
     def _get(self, path: str) -> Found | None:
         found = self._ask(path)

@@ -44,6 +44,10 @@ class Facts(Protocol):
 
     def execution(self, number: str) -> Found | None: ...  # noqa: D102
 
+    def data_root(self) -> str | None:
+        """Where the Engine keeps images, containers and volumes; None if it does not say."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Allowed:

@@ -85,48 +85,28 @@ def _words(value: Any) -> list[str]:
     return list(value)
 
 
-def _inspect_container(call: _Call) -> Decision:
-    found, things = call.things.container(call.name), call.things
-    labels = found["Config"].get("Labels")
-    if things.is_owned(labels) or things.is_of_project(found) or things.uses_allowed_volume(found):
-        return call.allowed(f"/containers/{found['Id']}/json")
-    return Refused(f"container {call.name} is not of project {things.rules.project}")
+def _of(
+    look: Callable[[Things, str], Found],
+    is_ours: Callable[[Things, Found], bool],
+    otherwise: str,
+    *,
+    stream: bool = False,
+) -> _Rule:
+    """A request about one thing, passed on if that is there and ours. `otherwise` is the refusal."""
+
+    def rule(call: _Call) -> Decision:
+        found = look(call.things, call.name)
+        if not is_ours(call.things, found):
+            return Refused(otherwise.format(name=call.name, project=call.things.rules.project))
+        return call.allowed(_exactly(call.request.path, found), stream=stream)
+
+    return rule
 
 
-def _services(call: _Call) -> Decision:
-    """Stop, pause, unpause: services alone."""
-    found = call.things.container(call.name)
-    if not call.things.is_of_project(found):
-        return Refused(f"container {call.name} is not of project {call.things.rules.project}")
-    return _to_container(call, found)
-
-
-def _services_or_own(call: _Call) -> Decision:
-    found = call.things.container(call.name)
-    if not call.things.is_of_project(found):
-        return _own_container(call)
-    return _to_container(call, found)
-
-
-def _own_container(call: _Call) -> Decision:
-    """What was created through this proxy."""
-    found = call.things.container(call.name)
-    if not call.things.is_owned(found["Config"].get("Labels")):
-        return Refused(f"container {call.name} was not created by this backupd")
-    return _to_container(call, found)
-
-
-def _attach(call: _Call) -> Decision:
-    decision = _own_container(call)
-    if isinstance(decision, Refused):
-        return decision
-    return Allowed(decision.method, decision.target, stream=True)
-
-
-def _to_container(call: _Call, found: Found) -> Allowed:
-    """By its full id, which no other container can come to have."""
-    act = call.request.path.rpartition("/")[2] if call.request.method != "DELETE" else ""
-    return call.allowed(f"/containers/{found['Id']}/{act}".rstrip("/"))
+def _exactly(path: str, found: Found) -> str:
+    """A container by its full id, which no other container can come to have."""
+    _, kind, _, *act = path.split("/")
+    return "/".join(["", kind, found["Id"], *act]) if kind == "containers" else path
 
 
 def _create_container(call: _Call) -> Decision:
@@ -177,46 +157,10 @@ def _why_not_exec(call: _Call) -> str | None:
 
 def _why_not_in(things: Things, container: Found) -> str | None:
     """Services are run commands in, and their copies in drills."""
-    labels = container["Config"].get("Labels") or {}
-    if not things.is_of_project(container) and not (things.is_owned(labels) and creation.DRILL_LABEL in labels):
+    is_copy = things.was_created_here(container) and creation.DRILL_LABEL in container["Config"]["Labels"]
+    if not things.is_of_project(container) and not is_copy:
         return f"it is not of project {things.rules.project}"
     return things.why_not_within(container)
-
-
-def _inspect_image(call: _Call) -> Decision:
-    image = call.things.facts.image(call.name)
-    if image is None:
-        raise missing("image", call.name)
-    if image["Id"] in creation.helper_images(call.things) | creation.project_images(call.things):
-        return call.allowed()
-    return Refused(f"image {call.name} is neither the helper image nor one of the project's services")
-
-
-def _inspect_volume(call: _Call) -> Decision:
-    volume = call.things.facts.volume(call.name)
-    if volume is None:
-        raise missing("volume", call.name)
-    if call.things.volume_is_allowed(volume):
-        return call.allowed()
-    return Refused(f"volume {call.name} is not of project {call.things.rules.project}")
-
-
-def _remove_volume(call: _Call) -> Decision:
-    volume = call.things.facts.volume(call.name)
-    if volume is None:
-        raise missing("volume", call.name)
-    if call.things.is_owned(volume.get("Labels")):
-        return call.allowed()
-    return Refused(f"volume {call.name} was not created by this backupd")
-
-
-def _network(call: _Call) -> Decision:
-    network = call.things.facts.network(call.name)
-    if network is None:
-        raise missing("network", call.name)
-    if call.things.is_owned(network.get("Labels")):
-        return call.allowed()
-    return Refused(f"network {call.name} was not created by this backupd")
 
 
 def _create_volume(call: _Call) -> Decision:
@@ -226,6 +170,29 @@ def _create_volume(call: _Call) -> Decision:
 def _create_network(call: _Call) -> Decision:
     return call.allowed(body=creation.new_network(call.things, call.request.document()))
 
+
+_SERVICE = _of(Things.container, Things.is_of_project, "container {name} is not of project {project}")
+_OWN = Things.container, Things.was_created_here, "container {name} was not created by this backupd"
+_SERVICE_OR_OWN = _of(
+    Things.container,
+    lambda things, found: things.is_of_project(found) or things.was_created_here(found),
+    "container {name} is not of project {project}, and was not created by this backupd",
+)
+_INSPECT_CONTAINER = _of(
+    Things.container,
+    lambda things, found: (
+        things.was_created_here(found) or things.is_of_project(found) or things.uses_allowed_volume(found)
+    ),
+    "container {name} is not of project {project}",
+)
+_INSPECT_IMAGE = _of(
+    Things.image,
+    lambda things, found: found["Id"] in creation.helper_images(things) | creation.project_images(things),
+    "image {name} is neither the helper image nor one of the project's services",
+)
+_INSPECT_VOLUME = _of(Things.volume, Things.volume_is_allowed, "volume {name} is not of project {project}")
+_REMOVE_VOLUME = _of(Things.volume, Things.was_created_here, "volume {name} was not created by this backupd")
+_NETWORK = _of(Things.network, Things.was_created_here, "network {name} was not created by this backupd")
 
 _LIST = {"all": _FLAG, "limit": _NUMBER, "size": _FLAG, "trunc_cmd": _FLAG, "filters": shapes.anything}
 _LOGS = {"stdout": _FLAG, "stderr": _FLAG, "timestamps": _FLAG, "follow": equals("0"), "tail": _NUMBER}
@@ -238,26 +205,26 @@ _TABLE: tuple[tuple[str, str, Mapping[str, shapes.Test], _Rule], ...] = (
     ("GET", r"/info", {}, _plain),
     ("GET", r"/containers/json", _LIST, _listing),
     ("POST", r"/containers/create", {"name": _CREATED}, _create_container),
-    ("GET", rf"/containers/({_NAME})/json", {}, _inspect_container),
-    ("GET", rf"/containers/({_NAME})/logs", _LOGS, _services_or_own),
-    ("POST", rf"/containers/({_NAME})/start", {}, _services_or_own),
-    ("POST", rf"/containers/({_NAME})/stop", {"t": _NUMBER}, _services),
-    ("POST", rf"/containers/({_NAME})/(?:pause|unpause)", {}, _services),
-    ("POST", rf"/containers/({_NAME})/wait", {"condition": matches(r"[a-z-]+")}, _own_container),
-    ("POST", rf"/containers/({_NAME})/attach", _STREAMS, _attach),
-    ("DELETE", rf"/containers/({_NAME})", {"v": _FLAG, "link": equals("False"), "force": _FLAG}, _own_container),
+    ("GET", rf"/containers/({_NAME})/json", {}, _INSPECT_CONTAINER),
+    ("GET", rf"/containers/({_NAME})/logs", _LOGS, _SERVICE_OR_OWN),
+    ("POST", rf"/containers/({_NAME})/start", {}, _SERVICE_OR_OWN),
+    ("POST", rf"/containers/({_NAME})/stop", {"t": _NUMBER}, _SERVICE),
+    ("POST", rf"/containers/({_NAME})/(?:pause|unpause)", {}, _SERVICE),
+    ("POST", rf"/containers/({_NAME})/wait", {"condition": matches(r"[a-z-]+")}, _of(*_OWN)),
+    ("POST", rf"/containers/({_NAME})/attach", _STREAMS, _of(*_OWN, stream=True)),
+    ("DELETE", rf"/containers/({_NAME})", {"v": _FLAG, "link": equals("False"), "force": _FLAG}, _of(*_OWN)),
     ("POST", rf"/containers/({_NAME})/exec", {}, _create_exec),
     ("POST", r"/exec/([0-9a-f]{64})/start", {}, _start_exec),
     ("GET", r"/exec/([0-9a-f]{64})/json", {}, _inspect_exec),
-    ("GET", r"/images/([A-Za-z0-9][A-Za-z0-9_./:@-]{0,254})/json", {}, _inspect_image),
+    ("GET", r"/images/([A-Za-z0-9][A-Za-z0-9_./:@-]{0,254})/json", {}, _INSPECT_IMAGE),
     ("GET", r"/volumes", {"filters": shapes.anything}, _listing),
     ("POST", r"/volumes/create", {}, _create_volume),
-    ("GET", rf"/volumes/({_NAME})", {}, _inspect_volume),
-    ("DELETE", rf"/volumes/({_NAME})", {"force": _FLAG}, _remove_volume),
+    ("GET", rf"/volumes/({_NAME})", {}, _INSPECT_VOLUME),
+    ("DELETE", rf"/volumes/({_NAME})", {"force": _FLAG}, _REMOVE_VOLUME),
     ("GET", r"/networks", {"filters": shapes.anything}, _listing),
     ("POST", r"/networks/create", {}, _create_network),
-    ("GET", rf"/networks/({_NAME})", {}, _network),
-    ("DELETE", rf"/networks/({_NAME})", {}, _network),
+    ("GET", rf"/networks/({_NAME})", {}, _NETWORK),
+    ("DELETE", rf"/networks/({_NAME})", {}, _NETWORK),
 )
 _COMPILED = tuple((method, re.compile(pattern), query, rule) for method, pattern, query, rule in _TABLE)
 _WITH_BODY = frozenset({_create_container, _create_exec, _start_exec, _create_volume, _create_network})

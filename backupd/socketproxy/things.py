@@ -14,6 +14,8 @@ _NEVER = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/docker
 # Who can write here is root of the host.
 _SYSTEM = ("/etc", "/root", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/var/spool/cron", "/opt/containerd")
 
+_SHAREABLE = ("NetworkMode", "PidMode", "IpcMode")
+
 # Docker's own set: more than that in a container, and a command in it could get out.
 _USUAL = frozenset(
     {
@@ -32,14 +34,27 @@ class Things:
 
     def container(self, name: str) -> Found:
         """A container by name or id; Refusal if there is none."""
-        found = self.facts.container(name)
-        if found is None:
-            raise missing("container", name)
-        return found
+        return _there("container", name, self.facts.container(name))
+
+    def volume(self, name: str) -> Found:
+        """A volume; Refusal if there is none."""
+        return _there("volume", name, self.facts.volume(name))
+
+    def network(self, name: str) -> Found:
+        """A network by name or id; Refusal if there is none."""
+        return _there("network", name, self.facts.network(name))
+
+    def image(self, name: str) -> Found:
+        """An image by reference or id; Refusal if there is none."""
+        return _there("image", name, self.facts.image(name))
 
     def is_owned(self, labels: Any) -> bool:
         """Whether these are the labels of something that this proxy created."""
         return (labels or {}).get(OWNED_LABEL) == self.rules.project
+
+    def was_created_here(self, thing: Found) -> bool:
+        """Whether a container, volume or network was created through this proxy."""
+        return self.is_owned((thing.get("Config") or thing).get("Labels"))
 
     def is_of_project(self, container: Found) -> bool:
         """Whether it is a service of the project, or a container that the configuration names; not a helper."""
@@ -54,7 +69,7 @@ class Things:
         return (
             labels.get(PROJECT_LABEL) == self.rules.project
             or volume["Name"] in self.rules.volumes
-            or self.is_owned(labels)
+            or self.was_created_here(volume)
         )
 
     def uses_allowed_volume(self, container: Found) -> bool:
@@ -71,13 +86,30 @@ class Things:
 
     def why_not_within(self, container: Found) -> str | None:
         """What makes a command in this container, or a neighbour in its network, more than a matter of the project."""
-        return next(self._powers(container), None)
+        return next(self._powers(container), None) or next(self._shared(container, {container["Id"]}), None)
+
+    def _shared(self, container: Found, seen: set[str]) -> Iterator[str]:
+        """The same of those whose namespaces it shares (`network_mode: container:X`), and of those whose they share."""
+        host = container.get("HostConfig") or {}
+        for mode in _SHAREABLE:
+            name = str(host.get(mode) or "")
+            if not name.startswith("container:"):
+                continue
+            other = self.facts.container(name.partition(":")[2])
+            if other is None:
+                yield f"its {mode} is that of {name}, which is not there"
+            elif other["Id"] not in seen:
+                seen.add(other["Id"])
+                if not self.is_of_project(other) and not self.was_created_here(other):
+                    yield f"its {mode} is that of {name}, which is not of project {self.rules.project}"
+                for power in (*self._powers(other), *self._shared(other, seen)):
+                    yield f"its {mode} is that of {name}: {power}"
 
     def _powers(self, container: Found) -> Iterator[str]:
         host = container.get("HostConfig") or {}
         if host.get("Privileged"):
             yield "it is privileged"
-        for mode in ("NetworkMode", "PidMode", "IpcMode", "UTSMode", "UsernsMode"):
+        for mode in (*_SHAREABLE, "UTSMode", "UsernsMode"):
             if host.get(mode) == "host":
                 yield f"its {mode} is the host's"
         if host.get("Devices") or host.get("DeviceRequests") or host.get("DeviceCgroupRules"):
@@ -101,7 +133,8 @@ class Things:
 
     def is_the_engines(self, path: str) -> bool:
         """Whether a path of the host is, holds or is within a place that gives power over the host."""
-        return _touches(path, (*_NEVER, posixpath.normpath(self.rules.engine_socket)))
+        places = (*_NEVER, posixpath.normpath(self.rules.engine_socket), self.facts.data_root())
+        return _touches(path, tuple(place for place in places if place))
 
     def path_may_be_mounted(self, path: str, *, read_only: bool) -> bool:
         """A path of the configuration, or to be read, one that a container of the project mounts."""
@@ -113,6 +146,12 @@ class Things:
         # Who can write the directory above could put a symbolic link in its place, which the Engine would follow.
         writable = {source for source, write in mounted if write} | self.rules.paths
         return not any(path != source and _within(path, source) for source in writable)
+
+
+def _there(noun: str, name: str, found: Found | None) -> Found:
+    if found is None:
+        raise missing(noun, name)
+    return found
 
 
 def bound_by(volume: Found) -> str | None:

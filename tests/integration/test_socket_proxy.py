@@ -166,6 +166,9 @@ def test_ways_out(
     theirs = make_volume()
     stranger = run_container(stack.image, FOREVER, volumes=[f"{theirs}:/srv"], init=True)
     powerful = stack.container("agent", network_mode="host")
+    beside = stack.container("beside", network_mode=f"container:{powerful.id}")
+    root = stack.client.info()["DockerRootDir"]
+    librarian = stack.container("librarian", volumes=[f"{root}:/library:ro"])
     before = {container.id for container in stack.client.containers.list(all=True)}
     client = docker.APIClient(base_url=proxy, version="auto", timeout=60)
     harmless = {
@@ -197,6 +200,9 @@ def test_ways_out(
             lambda: create(mounts=[Mount("/data", theirs, type="volume", no_copy=True)]),
             lambda: create(pid_mode="host"),
             lambda: create(network_mode=f"container:{powerful.id}"),
+            lambda: create(network_mode=f"container:{beside.id}"),
+            lambda: create(network_mode=f"container:{librarian.id}"),
+            lambda: create(mounts=[Mount("/look", root, type="bind", read_only=True)]),
             lambda: create(cap_add=["SYS_ADMIN"]),
             lambda: create(devices=["/dev/null"]),
             lambda: create(volumes_from=[stranger.id]),
@@ -204,6 +210,8 @@ def test_ways_out(
             lambda: create(image=alpine_image),
             lambda: client.exec_create(stranger.id, ["id"]),
             lambda: client.exec_create(powerful.id, ["id"]),
+            lambda: client.exec_create(beside.id, ["id"]),
+            lambda: client.exec_create(librarian.id, ["id"]),
             lambda: client.stop(stranger.id),
             lambda: client.kill(stranger.id),
             lambda: client.logs(stranger.id),

@@ -96,6 +96,8 @@ def test_a_helper_is_created_from_what_was_understood() -> None:
         ("Mounts", [volume_mount("plain")]),
         ("Mounts", [volume_mount("not-there")]),
         ("Mounts", [volume_mount("shop_run")]),
+        ("Mounts", [volume_mount("shop_images")]),
+        ("Mounts", [{"Type": "bind", "Source": "/mnt/docker/volumes", "Target": "/look", "ReadOnly": True}]),
         ("Mounts", [volume_mount("/")]),
         ("Mounts", [volume_mount("shop_data", Target="/etc")]),
         ("Mounts", [volume_mount("shop_data", VolumeOptions={})]),
@@ -182,7 +184,10 @@ def test_beside_a_service() -> None:
     world = World()
     made = json.loads(world.allowed(*CREATE, helper(**beside), name="backupd-1").body or b"")
     assert made["HostConfig"]["NetworkMode"] == f"container:{world.container('postgres')['Id']}"  # type: ignore[index]
-    for name in ("outside", "proxy", "agent", "stranger", "helper", "nobody"):
+    world.allowed(*CREATE, helper(**beside | {"HostConfig__NetworkMode": "container:beside"}), name="backupd-1")
+    world.allowed(*CREATE, helper(**beside | {"HostConfig__NetworkMode": "container:ring"}), name="backupd-1")
+    shared = "beside-outside", "far-beside", "beside-stranger", "beside-nobody", "sees-agent", "shares-kernel"
+    for name in ("outside", "proxy", "agent", "stranger", "helper", "nobody", "librarian", *shared):
         assert world.refused(
             *CREATE, helper(**beside | {"HostConfig__NetworkMode": f"container:{name}"}), name="backupd-1"
         )

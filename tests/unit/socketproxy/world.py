@@ -54,6 +54,16 @@ def containers() -> list[dict[str, Any]]:
         container("editor", "postgres", SHOP, mounts=[bind("/etc")]),
         container("insider", "postgres", SHOP, mounts=[named("shop_run")]),
         container("kernel", "postgres", SHOP, MaskedPaths=[], ReadonlyPaths=[]),
+        container("beside", "postgres", SHOP, NetworkMode="container:postgres"),
+        container("beside-outside", "postgres", SHOP, NetworkMode="container:outside"),
+        container("far-beside", "postgres", SHOP, NetworkMode="container:beside-outside"),
+        container("beside-stranger", "postgres", SHOP, NetworkMode="container:stranger"),
+        container("beside-nobody", "postgres", SHOP, NetworkMode="container:gone"),
+        container("sees-agent", "postgres", SHOP, PidMode="container:agent"),
+        container("shares-kernel", "postgres", SHOP, IpcMode="container:kernel"),
+        container("ring", "postgres", SHOP, NetworkMode="container:ring-2"),
+        container("ring-2", "postgres", SHOP, PidMode="container:ring", NetworkMode="container:ring"),
+        container("librarian", "postgres", SHOP, mounts=[bind("/mnt/docker/volumes", writable=False)]),
         container("stranger", "evil", OTHER, mounts=[named("other_data")]),
         container("neighbour", "evil", OTHER, mounts=[named("shop_data")]),
         container("helper", "backupd", OWN),
@@ -75,14 +85,17 @@ class World:
             "plain": {},
             "shop_run": SHOP,
             "shop_files": SHOP,
+            "shop_images": SHOP,
         }
     )
     options: dict[str, dict[str, str]] = field(
         default_factory=lambda: {
             "shop_run": {"type": "none", "o": "rw,bind", "device": "/var/run"},
             "shop_files": {"type": "none", "o": "bind", "device": "/srv/data/"},
+            "shop_images": {"type": "none", "o": "bind", "device": "/mnt/docker/overlay2"},
         }
     )
+    root: str | None = "/mnt/docker"
     executions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def container(self, name: str) -> dict[str, Any] | None:
@@ -107,6 +120,9 @@ class World:
             "shop_default": {"Labels": SHOP},
         }
         return networks.get(name)
+
+    def data_root(self) -> str | None:
+        return self.root
 
     def execution(self, number: str) -> dict[str, Any] | None:
         return self.executions.get(number)
