@@ -18,9 +18,13 @@ class KnownRepositories:
     def __init__(self, state: Path) -> None:
         self._path = state / "stores.json"
 
+    def of(self, store: str) -> str | None:
+        """What the store held; None if this machine never wrote to it."""
+        return self._read().get(store)
+
     def check(self, store: str, repository: str | None) -> None:
         """StoreError if the store held another repository, or now holds none; `repository` is what it holds."""
-        known = self._read().get(store)
+        known = self.of(store)
         if known is not None and known != repository:
             found = "now holds none" if repository is None else f"now holds {repository}"
             raise StoreError(
@@ -30,7 +34,7 @@ class KnownRepositories:
 
     def remember(self, store: str, repository: str) -> None:
         """The store holds that repository."""
-        if self._read().get(store) != repository:
+        if self.of(store) != repository:
             with locked(self._path):
                 write_private(self._path, msgspec.json.encode({**self._read(), store: repository}))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from backupd.errors import BackupdError, IntegrityError, ObjectExists
 from backupd.lease import Lease, commit
 from backupd.model import Plan
 from backupd.ports import Clock, Progress
-from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, proven, read_pieces
+from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, proven, read_pieces, standings
 from backupd.retention import kept_ids
 
 
@@ -27,7 +28,7 @@ class Holding:
     lease: Lease
     manifests: tuple[Manifest, ...]
     damaged: tuple[BackupdError, ...] = ()
-    wanted: Callable[[Sequence[Manifest]], Collection[str]] | None = None
+    wanted: Callable[[Sequence[Manifest]], AbstractSet[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -37,6 +38,11 @@ class Holding:
     def has(self, snapshot_id: str) -> bool:
         """Whether it holds a snapshot."""
         return any(manifest.id == snapshot_id for manifest in self.manifests)
+
+    def sound(self, manifests: Sequence[Manifest]) -> list[Manifest]:
+        """Those of its snapshots that are not known to be damaged here."""
+        damaged = standings(self.repository).damaged if manifests else ()
+        return [manifest for manifest in manifests if manifest.id not in damaged]
 
     def with_newest(self, manifest: Manifest) -> Holding:
         """The same with one snapshot more."""
@@ -56,13 +62,24 @@ def look(repository: Repository, plan: Plan, lease: Lease, clock: Clock, state: 
 
 
 def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:
-    """What the target lacks of the others' snapshots and would keep if it had it, oldest first."""
+    """What the target lacks of the others' snapshots and would keep if it had it, oldest first.
+
+    As prune sees it: what is known to be damaged, in the target or wherever it could be had, takes nobody's place.
+    """
     everywhere = {manifest.id: manifest for holding in holdings for manifest in holding.manifests}
     owed = [manifest for manifest in everywhere.values() if not target.has(manifest.id)]
     if owed and target.wanted is not None:
         wanted = target.wanted([*target.manifests, *owed])
+        if not wanted >= {manifest.id for manifest in owed}:  # else nothing changes that, and the records stay unread
+            wanted = target.wanted([*target.sound(target.manifests), *_to_be_had(owed, holdings)])
         owed = [manifest for manifest in owed if manifest.id in wanted]
     return sorted(owed, key=lambda manifest: manifest.time)
+
+
+def _to_be_had(owed: Sequence[Manifest], holdings: Sequence[Holding]) -> list[Manifest]:
+    """Those that some store holds and is not known to hold damaged."""
+    sound = {one.id for held in holdings for one in held.sound([one for one in owed if held.has(one.id)])}
+    return [manifest for manifest in owed if manifest.id in sound]
 
 
 def catch_up(target: Holding, holdings: Sequence[Holding], progress: Progress) -> BackupdError | None:

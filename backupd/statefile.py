@@ -1,4 +1,4 @@
-"""Small files of the state directory that several processes change."""
+"""Files that are legible to their owner alone, and small ones of the state directory that several processes change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from backupd.errors import SourceError
 
@@ -30,7 +31,12 @@ def make_private(path: Path) -> None:
     """Make an empty file that is legible to its owner alone, and its directory, for SQLite; OSError if it can't be."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        new_private(path).close()
+
+
+def new_private(path: Path) -> BinaryIO:
+    """A new file to write, legible to its owner alone; OSError if it is there already, or can't be made."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -39,8 +45,7 @@ def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with new_private(partial) as file:
             file.write(data)
             if durable:
                 file.flush()

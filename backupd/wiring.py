@@ -218,7 +218,7 @@ def make_store(settings: Settings, name: str) -> Store:
 
             state = Path(settings.state_dir)
             claims = state / "uploads" / name
-            return S3Store(name, _s3_options(store), state / "stores" / f"{name}.json", claims)
+            return S3Store(name, _s3_options(store), SystemClock(), state / "stores" / f"{name}.json", claims)
     raise ConfigError(f"store {name!r} is of an unknown type")  # pragma: no cover - the settings know only these two
 
 

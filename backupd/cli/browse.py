@@ -73,14 +73,14 @@ def register(app: typer.Typer) -> None:
         volume: Annotated[str | None, typer.Argument(help="Only this volume.")] = None,
     ) -> None:
         """What changed from one snapshot to another."""
-        repository, old = session.find(before)
-        new = repository.resolve(after)
+        first, old = session.find(before)
+        second, new = session.find(after)
         names = [volume] if volume else sorted({archive.volume for archive in (*old.archives, *new.archives)})
         document = {}
         for name in names:
             differences = browse.diff(
-                repository.files(browse.archive_of(old, name)) if volume or old.archive(name) else [],
-                repository.files(browse.archive_of(new, name)) if volume or new.archive(name) else [],
+                first.files(browse.archive_of(old, name)) if volume or old.archive(name) else [],
+                second.files(browse.archive_of(new, name)) if volume or new.archive(name) else [],
             )
             document[name] = [
                 {"path": _printable(item.path), "change": item.change, "what": item.what} for item in differences

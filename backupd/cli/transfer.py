@@ -18,6 +18,7 @@ from backupd.cli.snapshots import Id, VolumeName
 from backupd.errors import SourceError, UsageError, VolumeMissing
 from backupd.model import Volume, VolumeSpec
 from backupd.repository import Archive, Repository
+from backupd.statefile import new_private
 
 
 def register(app: typer.Typer) -> None:
@@ -81,10 +82,10 @@ def _unborn(spec: VolumeSpec) -> Volume:
 
 
 def _export_file(session: Session, repository: Repository, archive: Archive, target: Path) -> int:
-    """The file appears under its name only when it is whole and on disk."""
+    """The file, which is nobody else's to read, appears under its name only when it is whole and on disk."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as file:
+        with new_private(partial) as file:
             try:
                 size = transfer.export_tar(repository, archive, file.write, session.output.progress)
                 file.flush()

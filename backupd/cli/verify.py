@@ -34,7 +34,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         repair: Annotated[
             bool,
-            typer.Option("--repair", help="Replace what is damaged or missing in one store by what another one holds."),
+            typer.Option(
+                "--repair",
+                help="Replace what is damaged or missing in a store (with --store: in that one) by what another holds.",
+            ),
         ] = False,
     ) -> None:
         """Check that every store still holds what its snapshots need, and note the result with each of them.
@@ -42,11 +45,10 @@ def register(app: typer.Typer) -> None:
         Without --read-data: objects and sizes, and every index and file list. Exit code 13 if anything is damaged.
         """
         request = VerifyRequest(id_, None, _fraction(read_data), repair=repair)
-        if repair and session.store_name:
-            raise UsageError("--repair takes from all stores, --store NAME uses one", hint="leave out --store")
         stores = session.stores(tuple(session.settings.stores))
+        sources = session.site.other_stores() if repair else []
         with session.recorder().run("verify") as draft:
-            verified = verify(stores, request, session.runtime(MountedEngine()), SystemRandom())
+            verified = verify(stores, request, session.runtime(MountedEngine()), SystemRandom(), sources)
             note_verified(draft, verified)
             _show_all(session, verified)
             verified.require_good()

@@ -19,7 +19,7 @@ from backupd.runs import Recorder
 from backupd.runtime import Runtime
 from backupd.security import Security, no_identities
 from backupd.settings import Settings
-from backupd.wiring import SystemClock, make_runtime, make_security, make_store, new_id
+from backupd.wiring import SystemClock, make_runtime, make_security, make_store, make_stores, new_id
 
 
 @dataclass(slots=True)
@@ -70,7 +70,14 @@ class Site:
 
     def stores(self, names: Sequence[str]) -> list[Store]:
         """Stores to write to: those of that name, or the one and only."""
-        stores = [make_store(self.settings, name) for name in ((self.store_name,) if self.store_name else names)]
+        return self._make((self.store_name,) if self.store_name else names)
+
+    def other_stores(self) -> list[Store]:
+        """Those besides the one and only, to read from; none where no single one was named."""
+        return self._make([name for name in self.settings.stores if self.store_name and name != self.store_name])
+
+    def _make(self, names: Sequence[str]) -> list[Store]:
+        stores = make_stores(self.settings, names)
         self._opened += stores
         return stores
 

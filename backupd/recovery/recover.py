@@ -402,7 +402,7 @@ def write_tar(root, arguments):
         size = archive.write(sys.stdout.buffer)
     else:
         partial = f"{arguments.output}.partial"
-        with open(partial, "xb") as out:
+        with open(partial, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
             try:
                 size = archive.write(out)
                 os.replace(partial, arguments.output)

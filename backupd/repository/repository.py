@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Self
 
@@ -28,6 +29,10 @@ from backupd.repository.manifests import Manifests
 from backupd.repository.reading import Reading
 from backupd.security import Security
 
+_DOCUMENT_HINT = (
+    "`backupd verify --repair` writes it again where the store was backed up to; else put it back from a copy"
+)
+
 
 class Repository(Reading):
     """The objects of docs/FORMAT.md over one store. `open` and `open_or_create` make one."""
@@ -46,16 +51,12 @@ class Repository(Reading):
 
     @classmethod
     def open(cls, store: Store, *, threads: int, security: Security = Security()) -> Repository:  # noqa: B008
-        """The repository that a store holds; RepositoryError if it holds none."""
-        try:
-            data = store.read(layout.CONFIG)
-        except ObjectNotFound as exc:
-            raise NoRepository(f"store {store.name} holds no repository") from exc
+        """The repository that a store holds; NoRepository if it holds none, IntegrityError if its document is lost."""
+        data = _document(store)
         try:
             config = decode(data, RepositoryConfig, f"{store.name}: {layout.CONFIG}")
         except IntegrityError as exc:
-            hint = "put that file back from a copy of the store; the other stores of a plan hold its snapshots, too"
-            raise IntegrityError(str(exc), hint=hint) from exc
+            raise IntegrityError(str(exc), hint=_DOCUMENT_HINT) from exc
         return cls(store, config, threads, security)
 
     @classmethod
@@ -187,3 +188,15 @@ class Repository(Reading):
     def opened(self, manifest: Manifest) -> Manifest:
         """The manifest with its private part; KeyMissing if there is no key for it."""
         return opened(manifest, self.security.identities()) if manifest.hidden else manifest
+
+
+def _document(store: Store) -> bytes:
+    with suppress(ObjectNotFound):
+        return store.read(layout.CONFIG)
+    if not any(layout.snapshot_id(info.key) for info in store.list(layout.SNAPSHOTS)):
+        raise NoRepository(f"store {store.name} holds no repository")
+    try:
+        return store.read(layout.CONFIG)  # another backupd may have made it meanwhile, and snapshots
+    except ObjectNotFound as exc:
+        text = f"{store.name}: {layout.CONFIG} is gone, and snapshots are there: is it mounted?"
+        raise IntegrityError(text, hint=_DOCUMENT_HINT) from exc

@@ -2,127 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure, SnapshotNotFound
+from backupd.errors import BackupdError, IntegrityError, NoRepository, SnapshotNotFound, StoreDenied
 from backupd.known import KnownRepositories
 from backupd.ports import Store
-from backupd.repository import Manifest, RecordDoubted, Repository, Standing, standings
+from backupd.repository import Manifest, RecordDoubted, Repository, layout, standings
 from backupd.runtime import Runtime
 from backupd.strays import damaged_strays
+from backupd.verify.document import mend_document
 from backupd.verify.recording import Look, keep_findings
 from backupd.verify.repair import Repair, Repaired
+from backupd.verify.result import StoreVerified, Verified, VerifyRequest
 from backupd.verify.verifier import Finding, Verifier
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyRequest:
-    """What is to be checked: one `snapshot` (id, prefix or `latest`), those of a `plan`, or all.
-
-    `fraction` of the data is read: see Verifier. `keyless`: what there is no key for is hashed as it is stored, instead
-    of a KeyMissing. `repair`: what is damaged in one store is replaced by what another one holds.
-    """
-
-    snapshot: str | None = None
-    plan: str | None = None
-    fraction: float = 0.0
-    keyless: bool = False
-    repair: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StoreVerified:
-    """What was found in one store. `problems`, in words, are what is wrong now, after `repaired` if it was.
-
-    `suspects` are the snapshots that are damaged, `standings` what is known of each by now. `error`: it could not be
-    checked to the end. `absent`: it holds no repository, or not the snapshot, as yet.
-    """
-
-    store: str
-    snapshots: int = 0
-    findings: tuple[Finding, ...] = ()
-    problems: tuple[str, ...] = ()
-    suspects: tuple[Manifest, ...] = ()
-    standings: Mapping[str, Standing] = field(default_factory=dict)
-    repaired: Repaired | None = None
-    error: BackupdError | None = None
-    absent: bool = False
-
-    @property
-    def read(self) -> int:
-        """Bytes of data that were read and checked."""
-        return sum(finding.read for finding in self.findings)
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What was found in all stores."""
-
-    stores: tuple[StoreVerified, ...]
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong, in words, in whatever store."""
-        return [f"{one.store}: {problem}" for one in self.stores for problem in one.problems]
-
-    @property
-    def empty(self) -> bool:
-        """Whether there was nothing to check, and nothing is wrong either."""
-        return not any(one.snapshots or one.problems or one.error for one in self.stores)
-
-    def require_good(self) -> None:
-        """IntegrityError if anything is damaged; else the error of a store, PartialFailure if others were checked."""
-        if count := len(self.problems):
-            whole = ", ".join(one.store for one in self.stores if not (one.problems or one.error or one.absent))
-            hint = "no other store is whole: `backupd verify --repair` mends what any of them holds"
-            if any(one.repaired and one.repaired.left for one in self.stores):
-                hint = (
-                    "what no store holds whole is lost: `backupd backup` takes a sound snapshot, and"
-                    " `backupd prune ID` gives up the damaged one"
-                )
-            elif whole:
-                hint = f"`backupd verify --repair` mends what another store holds (whole: {whole})"
-            elif len(self.stores) == 1:
-                hint = (
-                    "if another store holds it, `backupd verify --repair` brings it back, and a restore reads it there"
-                )
-            noun = "problem" if count == 1 else "problems"
-            raise IntegrityError(f"{count} {noun} found", hint=hint)
-        errors = [one.error for one in self.stores if one.error is not None]
-        if errors and len(errors) < sum(not one.absent for one in self.stores):
-            raise PartialFailure(str(errors[0]), hint=errors[0].hint)
-        if errors:
-            raise errors[0]
-
-
-def verify(stores: Sequence[Store], request: VerifyRequest, runtime: Runtime, random: Random) -> Verified:
+def verify(
+    stores: Sequence[Store], request: VerifyRequest, runtime: Runtime, random: Random, sources: Sequence[Store] = ()
+) -> Verified:
     """Check what the stores hold, and note with every snapshot what was found.
 
     A store that can't be checked is named in the result and does not keep the others from it. A repair takes from all
-    of the stores that are given. SnapshotNotFound, NoRepository if none of them holds what was asked for.
+    of the stores that are given, and from `sources`, which are not checked themselves. SnapshotNotFound, NoRepository
+    if none of them holds what was asked for.
     """
-    repositories: dict[str, Repository] = {}
-    results: dict[str, StoreVerified] = {}
-    for store in stores:
-        try:
-            repositories[store.name] = _open(store, runtime)
-        except NoRepository as exc:
-            results[store.name] = StoreVerified(store.name, error=exc, absent=True)
-        except BackupdError as exc:
-            results[store.name] = StoreVerified(store.name, error=exc)
-    checks = {name: _Check(repository, request, runtime, random) for name, repository in repositories.items()}
-    for name, check in checks.items():
-        results[name] = check.run()
+    visit = _Visit(request, runtime, random)
+    visit.open(stores)
     if request.repair:
-        for name, check in checks.items():
-            others = [found for other, found in repositories.items() if other != name]
-            results[name] = check.repaired(results[name], others)
-    ordered = [results[store.name] for store in stores]
+        visit.find_help(sources)
+        visit.mend_documents()
+    visit.check()
+    if request.repair:
+        visit.repair()
+    ordered = [visit.results[store.name] for store in stores]
     if all(one.absent for one in ordered):
         raise next(one.error for one in ordered if one.error is not None)
     return Verified(tuple(replace(one, error=None) if one.absent else one for one in ordered))
+
+
+@dataclass(slots=True)
+class _Visit:
+    """All stores: what was found in each, by name; `lost` are those whose own document is damaged or gone."""
+
+    request: VerifyRequest
+    runtime: Runtime
+    random: Random
+    results: dict[str, StoreVerified] = field(default_factory=dict)
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    lost: list[Store] = field(default_factory=list)
+    helpers: list[Repository] = field(default_factory=list)
+
+    def open(self, stores: Sequence[Store]) -> None:
+        """Those that can't be have their results with that."""
+        for store in stores:
+            try:
+                self.repositories[store.name] = _open(store, self.runtime)
+            except IntegrityError as exc:
+                problem = _here(store.name, exc)
+                self.results[store.name] = StoreVerified(store.name, problems=(problem,), hint=exc.hint)
+                self.lost.append(store)
+            except BackupdError as exc:
+                self.results[store.name] = StoreVerified(store.name, error=exc, absent=isinstance(exc, NoRepository))
+
+    def find_help(self, sources: Sequence[Store]) -> None:
+        """Repositories that are only read from."""
+        for store in sources:
+            try:
+                self.helpers.append(_open(store, self.runtime))
+            except BackupdError as exc:
+                self.runtime.progress.note(f"nothing is taken from store {store.name}: {exc}")
+
+    def mend_documents(self) -> None:
+        """Where that can't be done, nothing else can."""
+        for store in self.lost:
+            try:
+                mend_document(store, self._others(store.name), self.runtime)
+                self.repositories[store.name] = _open(store, self.runtime)
+                self.results[store.name] = StoreVerified(store.name, repaired=Repaired({layout.CONFIG: store.name}))
+                self.runtime.progress.note(f"{store.name}: {layout.CONFIG} is mended")
+            except (IntegrityError, StoreDenied) as exc:
+                left = Repaired(left={layout.CONFIG: str(exc)})
+                self.results[store.name] = replace(self.results[store.name], repaired=left)
+            except BackupdError as exc:
+                self.results[store.name] = replace(self.results[store.name], error=exc)
+
+    def check(self) -> None:
+        """Look at each."""
+        for name, repository in self.repositories.items():
+            before = self.results.get(name)
+            after = _Check(repository, self.request, self.runtime, self.random).run()
+            self.results[name] = replace(after, repaired=before.repaired) if before else after
+
+    def repair(self) -> None:
+        """Mend in each what was found."""
+        for name, repository in self.repositories.items():
+            check = _Check(repository, self.request, self.runtime, self.random)
+            self.results[name] = check.repaired(self.results[name], self._others(name))
+
+    def _others(self, name: str) -> list[Repository]:
+        return [found for other, found in self.repositories.items() if other != name] + self.helpers
 
 
 def _open(store: Store, runtime: Runtime) -> Repository:
@@ -134,6 +114,10 @@ def _open(store: Store, runtime: Runtime) -> Repository:
         raise
     known.check(store.name, repository.config.id)
     return repository
+
+
+def _here(store: str, problem: BackupdError) -> str:
+    return str(problem).removeprefix(f"{store}: ")
 
 
 @dataclass(slots=True)
@@ -171,6 +155,8 @@ class _Check:
             mended = [manifest for manifest in manifests if manifest.id in outcome.snapshots]
             stands = [finding for finding in before.findings if finding.snapshot not in outcome.snapshots]
             again = self._verify(mended, 1.0, keyless=True)
+            mended_before = before.repaired.mended if before.repaired else {}
+            outcome = replace(outcome, mended={**mended_before, **outcome.mended})
             return replace(self._result(manifests, damaged, [*stands, *again]), repaired=outcome)
         except IntegrityError as exc:
             return replace(before, problems=(*before.problems, self._here(exc)))
@@ -182,7 +168,7 @@ class _Check:
         return self.repository.store.name
 
     def _here(self, problem: BackupdError) -> str:
-        return str(problem).removeprefix(f"{self._name}: ")
+        return _here(self._name, problem)
 
     def _plainly(self, finding: Finding) -> str:
         """The problem without the store and the volume, which are told before."""

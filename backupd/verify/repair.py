@@ -7,12 +7,14 @@ and the new one published under the key that is free now. See docs/decisions/007
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blake3 import blake3
 
 from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, StoreDenied, StoreError
 from backupd.lease import Lease, commit
+from backupd.ports import Store
 from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, layout, read_pieces
 from backupd.runtime import Runtime
 
@@ -20,6 +22,8 @@ from backupd.runtime import Runtime
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """Keys that were replaced, with the store that the copy is from; those that are as they were, and why.
+
+    `backupd.json` is its own store's: this machine remembers what it said.
 
     `snapshots` are the ids of those of which nothing is damaged any more, as far as hashes tell.
     """
@@ -104,7 +108,7 @@ class Repair:
                     self._runtime.progress.advance(len(piece))
                 # The copy is whole, out of sight. From here on it is a matter of two requests.
                 lease.confirm()
-                self._clear(ref.key)
+                make_room(target, ref.key)
                 writer.commit()
         finally:
             self._runtime.progress.end()
@@ -112,14 +116,6 @@ class Repair:
             raise IntegrityError(
                 f"{target.name}: {ref.key} was written anew and reads differently: is the disk failing?"
             )
-
-    def _clear(self, key: str) -> None:
-        """Make room. Where deleting is denied, what is missing can be put there all the same."""
-        try:
-            self._target.store.stat(key)
-        except ObjectNotFound:
-            return
-        self._target.store.delete(key)
 
     def _lost(self, only: str | None) -> set[str]:
         """Ids of snapshots whose manifest is damaged or missed here."""
@@ -156,7 +152,7 @@ class Repair:
                 return False
             lease.confirm()
             try:
-                self._clear(key)
+                make_room(self._target.store, key)
             except StoreDenied as exc:
                 self._left[key] = f"the store refuses to replace it: {exc}"
                 return False
@@ -177,6 +173,13 @@ class Repair:
     def _note(self, key: str, source: Repository) -> None:
         self._mended[key] = source.store.name
         self._runtime.progress.note(f"{self._target.store.name}: {key} is mended, from store {source.store.name}")
+
+
+def make_room(store: Store, key: str) -> None:
+    """Delete what is there. Where deleting is denied, what is missing can be put there all the same."""
+    with suppress(ObjectNotFound):
+        store.stat(key)
+        store.delete(key)
 
 
 def _silence(failure: BaseException | None) -> list[BackupdError]:

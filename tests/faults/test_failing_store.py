@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from backupd.drill import DrillOptions, DrillRequest, drill
 from backupd.errors import BackupdError, StoreFull, StoreUnavailable
+from backupd.journal import Journal
 from backupd.model import VolumeSpec
 from backupd.recover import recover
+from backupd.repository import Manifest, drills_of, keep_drill, last_drills, proven, standing_of, standings
 from backupd.restore import RestoreRequest, plan_restore, restore
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Verifier
+from backupd.verify import Verifier, VerifyRequest, verify
 from tests.support.faulty_store import Crash, FaultyStore
 from tests.support.runtime import Place, RecordingProgress, stored
 from tools.fingerprint import differences, fingerprint
@@ -161,6 +164,60 @@ def test_verify(place: Place, kind: Kind) -> None:
     (place.root() / "b").write_text("changed")
     place.backup()
     assert len(list(failures(place, 0, kind, lambda: check_all_that_is_listed(place)))) > 3
+
+
+def test_check_records(place: Place, kind: Kind) -> None:
+    """A look that was cut short leaves no record, or a whole one; the next one is noted."""
+    snapshot = place.backup().manifest.id
+
+    def look() -> None:
+        request = VerifyRequest(snapshot, fraction=1.0)
+        verify(place.stores, request, place.runtime, random.Random(0)).require_good()
+
+    for _ in failures(place, 0, kind, look):
+        known = standings(place.repository())
+        assert known.problems == []
+        assert known.get(snapshot).state in {"unverified", "good"}
+        look()
+        assert standing_of(place.repository(), snapshot).state == "good"
+
+
+def conduct(place: Place, manifest: Manifest) -> None:
+    request = DrillRequest((), place.spec, lambda _volume: DrillOptions())
+    repository = place.repository()
+    keep_drill(repository, drill(request, manifest, repository, place.runtime), place.runtime.state)
+
+
+@pytest.mark.parametrize("kind", KINDS[::2], ids=[name for name, _, _ in KINDS[::2]], indirect=True)
+def test_drill_records(place: Place, kind: Kind) -> None:
+    """So it is with drills; a store that fails is never taken for a snapshot that does."""
+    manifest, state = place.backup().manifest, place.runtime.state
+    for _ in failures(place, 0, kind, lambda: conduct(place, manifest)):
+        recover(place.runtime, [place.spec()])
+        assert Journal(state).open_acts() == []
+        assert not list((state / "drills").glob("*"))
+        known = last_drills(place.repository(), state)
+        assert [*known.damaged, *known.doubted] == []
+        assert all(record.good for record in known.records.values())
+    conduct(place, manifest)
+    assert last_drills(place.repository(), state).records[manifest.id].good
+
+
+def test_reading_records(place: Place, kind: Kind) -> None:
+    """Whoever asks is told all there is, or an error; never less than there is."""
+    manifest, state = place.backup().manifest, place.runtime.state
+    conduct(place, manifest)
+    verify(place.stores, VerifyRequest(manifest.id), place.runtime, random.Random(0)).require_good()
+    told: list[object] = []
+
+    def ask() -> None:
+        one = place.repository()
+        drills = drills_of(one, manifest.id, state), last_drills(one, state), proven(one, state)
+        told.append((standings(one), standing_of(one, manifest.id), *drills))
+
+    ask()
+    assert len(list(failures(place, 0, kind, ask))) > 8
+    assert told == [told[0]] * 2, "by the first and by the last, which did not fail"
 
 
 def test_plan_writes_nothing(place: Place) -> None:

@@ -18,6 +18,7 @@ from backupd.errors import SourceError, StoreDenied
 from backupd.recover import recover_stores
 from backupd.stores.s3 import S3Options, S3Store
 from backupd.stores.s3.claims import Claims
+from backupd.wiring import SystemClock
 from tests.support import s3_proxy
 from tests.support.runtime import make_runtime
 from tests.support.s3 import MIB, S3Server
@@ -31,11 +32,12 @@ import json, os, signal, sys, time
 from pathlib import Path
 from backupd.stores.s3 import S3Options, S3Store
 from backupd.stores.s3.claims import Claim
+from backupd.wiring import SystemClock
 given = json.loads(sys.argv[1])
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if given["dies"] == "before the id is known":
     Claim.begun = die
-store = S3Store("test", S3Options(**given["options"]), None, Path(given["claims"]))
+store = S3Store("test", S3Options(**given["options"]), SystemClock(), claims=Path(given["claims"]))
 writer = store.create("archives/a")
 for _ in range(12):
     writer.write(os.urandom(1 << 20))
@@ -59,8 +61,8 @@ def unfinished(store: S3Store) -> list[str]:
 def test_only_this_machine_s_dead(seaweedfs_s3: S3Server, tmp_path: Path, dies: str) -> None:
     options = seaweedfs_s3.options()
     now = datetime.now(UTC)
-    here = S3Store("test", options, None, tmp_path / "claims")
-    elsewhere = S3Store("test", options, None, tmp_path / "of another machine")
+    here = S3Store("test", options, SystemClock(), claims=tmp_path / "claims")
+    elsewhere = S3Store("test", options, SystemClock(), claims=tmp_path / "of another machine")
     alive = spawn(options, tmp_path / "claims", "never")
     try:
         assert alive.stdout is not None
@@ -89,7 +91,7 @@ def test_only_this_machine_s_dead(seaweedfs_s3: S3Server, tmp_path: Path, dies: 
 def test_one_that_is_just_being_begun_is_not_taken_for_a_dead_one_s(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
     """A copy that was killed is made again: the same key, by a process that does not know its upload's id yet."""
     options, now = seaweedfs_s3.options(), datetime.now(UTC)
-    store = S3Store("test", options, None, tmp_path / "claims")
+    store = S3Store("test", options, SystemClock(), claims=tmp_path / "claims")
     dead = spawn(options, tmp_path / "claims", "before the id is known")
     dead.communicate(timeout=300)
     living = Claims(tmp_path / "claims", options).claim("archives/a")
@@ -104,7 +106,7 @@ def test_one_that_is_just_being_begun_is_not_taken_for_a_dead_one_s(seaweedfs_s3
 
 
 def test_what_ended_leaves_no_claim(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
-    store = S3Store("test", seaweedfs_s3.options(), None, tmp_path / "claims")
+    store = S3Store("test", seaweedfs_s3.options(), SystemClock(), claims=tmp_path / "claims")
     with store.create("whole") as writer:
         writer.write(os.urandom(11 * MIB))
         assert len(list((tmp_path / "claims").iterdir())) == 1
@@ -119,7 +121,9 @@ def test_what_ended_leaves_no_claim(seaweedfs_s3: S3Server, tmp_path: Path) -> N
 def test_an_upload_that_could_not_be_aborted_is_later(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
     """Also by a process that lives: its claim says that nobody is at it."""
     with s3_proxy.running(seaweedfs_s3.endpoint_url) as proxy:
-        store = S3Store("test", seaweedfs_s3.options(endpoint_url=proxy.endpoint_url), None, tmp_path / "claims")
+        store = S3Store(
+            "test", seaweedfs_s3.options(endpoint_url=proxy.endpoint_url), SystemClock(), claims=tmp_path / "claims"
+        )
         store.facts()
         proxy.rules.append(lambda request: Answer(403, "AccessDenied") if request.method == "DELETE" else None)
         with pytest.raises(StoreDenied), store.create("a") as writer:
@@ -135,7 +139,9 @@ def test_an_upload_that_could_not_be_aborted_is_later(seaweedfs_s3: S3Server, tm
 def test_a_beginning_whose_answer_was_lost(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
     """The request was sent again, and the server has begun two uploads: the other one goes with the next look."""
     with s3_proxy.running(seaweedfs_s3.endpoint_url) as proxy:
-        store = S3Store("test", seaweedfs_s3.options(endpoint_url=proxy.endpoint_url), None, tmp_path / "claims")
+        store = S3Store(
+            "test", seaweedfs_s3.options(endpoint_url=proxy.endpoint_url), SystemClock(), claims=tmp_path / "claims"
+        )
         store.facts()
 
         def lost(request: Request) -> Action | None:
@@ -156,7 +162,7 @@ def test_a_beginning_whose_answer_was_lost(seaweedfs_s3: S3Server, tmp_path: Pat
 
 
 def test_claims_that_nobody_can_read_are_dropped(seaweedfs_s3: S3Server, tmp_path: Path) -> None:
-    store = S3Store("test", seaweedfs_s3.options(), None, tmp_path / "claims")
+    store = S3Store("test", seaweedfs_s3.options(), SystemClock(), claims=tmp_path / "claims")
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "torn").write_bytes(b'{"bucket":"b","ke')
     other = '{"bucket":"another","key":"a","upload":"u"}'
@@ -170,7 +176,7 @@ def test_without_a_place_for_claims_nothing_begins(
     seaweedfs_s3: S3Server, tmp_path: Path, make_s3_store: Callable[..., Any]
 ) -> None:
     (tmp_path / "file").touch()
-    store = S3Store("test", seaweedfs_s3.options(), None, tmp_path / "file" / "claims")
+    store = S3Store("test", seaweedfs_s3.options(), SystemClock(), claims=tmp_path / "file" / "claims")
     with pytest.raises(SourceError, match="cannot make"), store.create("a") as writer:
         writer.write(os.urandom(11 * MIB))
     assert unfinished(store) == []

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from backupd.errors import ObjectExists, StoreError
 from backupd.stores.s3 import S3Store
 from backupd.stores.s3.remembered import GOOD_FOR
 from tests.support import s3_proxy
+from tests.support.runtime import TickingClock
 from tests.support.s3 import S3Server
 from tests.support.s3_proxy import Answer, Proxy
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_believed_is_found_out_again(
 ) -> None:
     kept = tmp_path / "state" / "store.json"
     open_store().put("a", b"1")
-    changes = {}
+    changes: dict[str, object] = {}
     if change == "options":
         changes["checksum"] = "when_required"
     elif change == "damage":
@@ -87,10 +87,8 @@ def test_what_cannot_be_believed_is_found_out_again(
         with pytest.raises(StoreError, match="NotImplemented"):
             open_store().put("b", b"2")
     else:
-        finding = msgspec.json.decode(kept.read_bytes())
         moved = GOOD_FOR + timedelta(hours=1) if change == "age" else -timedelta(hours=1)
-        finding["found"] = (datetime.now(UTC) - moved).isoformat()
-        kept.write_bytes(msgspec.json.encode(finding))
+        changes["clock"] = TickingClock(datetime.now(UTC) + moved)
     seen = probes(proxy)
     store = open_store(**changes)
     store.put("c", b"3")

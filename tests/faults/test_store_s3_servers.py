@@ -21,6 +21,7 @@ from backupd.errors import (
 )
 from backupd.stores.s3 import S3Store
 from backupd.stores.s3.client import Found
+from backupd.wiring import SystemClock
 from tests.support import s3_proxy
 from tests.support.s3 import MIB, S3Server
 from tests.support.s3_proxy import Action, Answer, CutAnswer, CutRequest, Proxy, Request, Rule, times
@@ -96,7 +97,7 @@ def test_an_ignored_condition_is_found_out_and_worked_around(lenient_proxy: Prox
 def test_without_conditions_an_overwritten_object_is_noticed(lenient_proxy: Proxy, lenient_store: S3Store) -> None:
     lenient_proxy.rules.append(forget_condition)
     assert not lenient_store.facts().conditional_create
-    other = S3Store("other", lenient_store._options)
+    other = S3Store("other", lenient_store._options, SystemClock())
     other.facts()
     once = [True]
 

@@ -52,7 +52,9 @@ def proxy(seaweedfs_s3: S3Server) -> Iterator[Proxy]:
 
 
 def on(server: S3Server, endpoint_url: str, base: Path, **options: object) -> Place:
-    store = S3Store("s3", server.options(endpoint_url=endpoint_url, **options), None, base / "state" / "uploads")
+    store = S3Store(
+        "s3", server.options(endpoint_url=endpoint_url, **options), SystemClock(), claims=base / "state" / "uploads"
+    )
     place = Place(base, stores=[store], full_every=FullEvery())
     place.runtime = replace(place.runtime, clock=SystemClock(), new_id=new_id)
     place.root().mkdir(parents=True, exist_ok=True)

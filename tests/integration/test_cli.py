@@ -169,7 +169,7 @@ def test_a_damaged_description_of_the_repository(cli: Cli, tmp_path: Path) -> No
     config = tmp_path / "backups" / "backupd.json"
     config.write_text(config.read_text().replace('"format": 1', '"format": 2'))
     for command in ("list", "verify", "backup"):
-        assert "put that file back from a copy of the store" in cli.error(command, code=13)
+        assert "put it back from a copy" in cli.error(command, code=13)
 
 
 def test_damage_reaches_nobody(cli: Cli, volume: Path, tmp_path: Path) -> None:

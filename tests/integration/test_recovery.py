@@ -139,6 +139,7 @@ def test_a_secret_key_behind_a_passphrase(tmp_path: Path) -> None:
     os.close(terminal)
     assert status == 0, said
     assert said.count(b"Enter passphrase") == 1
+    assert out.stat().st_mode & 0o777 == 0o600
     assert comparable(jsonable(extracted(out.read_bytes(), tmp_path / "x"))) == comparable(FORMAT_2[latest]["tree"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_a_day_of_damage(cli: Cli, volume: Path, tmp_path: Path) -> None:
     assert f"snapshot {first[:8]} in store one is known to be damaged" in done.stderr
     assert "taken from store two" in done.stderr
     cli.run("export", first, "data", "-o", str(tmp_path / "x.tar"))
+    assert stat.S_IMODE((tmp_path / "x.tar").stat().st_mode) == 0o600, "whatever the volume is, it is its owner's"
     repaired = cli.run("verify", "--repair", code=13)
     assert "no other store holds it whole" in repaired.stdout
     assert "`backupd prune ID` gives up the damaged one" in repaired.stderr
@@ -99,9 +101,9 @@ def test_repair_and_latest(cli: Cli, volume: Path, tmp_path: Path) -> None:
     assert second in read.stdout, "the other store has a copy that nobody has found damaged"
     assert "is read from store two" in read.stderr
     assert "nothing is pruned" in cli.error("prune", "--store", "one", code=13)
-    assert "--repair takes from all stores" in cli.error("verify", "--repair", "--store", "one", code=2)
 
-    document = cli.json("verify", "--repair")
+    document = cli.json("verify", "--repair", "--store", "one")
+    assert [store["store"] for store in document["stores"]] == ["one"]
     assert document["stores"][0]["mended"] == {f"archives/data/{second}.tar.zst": "two"}
     assert document["problems"] == []
     assert path.read_bytes() == genuine
@@ -111,6 +113,17 @@ def test_repair_and_latest(cli: Cli, volume: Path, tmp_path: Path) -> None:
     assert "1 object mended" in cli.run("verify", "--repair").stdout
     assert second in cli.run("show", "latest", "--store", "one").stdout
     cli.run("prune")
+
+
+def test_a_diff_of_snapshots_in_different_stores(make_cli: Callable[..., Cli], volume: Path, tmp_path: Path) -> None:
+    stores = {name: {"type": "local", "path": str(tmp_path / name)} for name in ("one", "two")}
+    plans = {name: {"volumes": ["data"], "stores": [name]} for name in stores}
+    cli = make_cli(engine="mounted", volumes={"data": {"path": str(volume)}}, stores=stores, plans=plans)
+    first = cli.json("backup", "one")["snapshot"]["id"]
+    (volume / "small").write_text("changed\n")
+    second = cli.json("backup", "two")["snapshot"]["id"]
+    assert [item["path"] for item in cli.json("diff", first, second)["volumes"]["data"]] == ["small"]
+    assert "has no snapshot" in cli.error("diff", first, second, "--store", "one", code=10)
 
 
 def test_a_store_that_is_not_mounted_is_told_by_everything(cli: Cli, tmp_path: Path) -> None:

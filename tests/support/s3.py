@@ -17,11 +17,12 @@ import boto3
 import pytest
 
 from backupd.model import LockPolicy
-from backupd.ports import Store
+from backupd.ports import Clock, Store
 from backupd.repository import layout
 from backupd.stores import LocalStore, MemoryStore, S3Options
 from backupd.stores.s3 import S3Store
 from backupd.stores.s3 import client as s3_client
+from backupd.wiring import SystemClock
 from tests.support import seaweedfs
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def make_s3_store() -> Iterator[Callable[..., S3Store]]:
     """Makes S3 stores on a server, in a fresh prefix unless told otherwise, that are closed after the test."""
     made: list[S3Store] = []
 
-    def make(server: S3Server, findings: Path | None = None, **changes: Any) -> S3Store:
-        store = S3Store("test", server.options(**changes), findings)
+    def make(server: S3Server, findings: Path | None = None, clock: Clock | None = None, **changes: Any) -> S3Store:
+        store = S3Store("test", server.options(**changes), clock or SystemClock(), findings)
         made.append(store)
         return store
 

@@ -20,6 +20,7 @@ from backupd.repository import Repository
 from backupd.stores.local import LocalStore
 from backupd.stores.s3 import S3Options, S3Store
 from backupd.verify import Verifier
+from backupd.wiring import SystemClock
 from tests.support.cli import Cli
 from tests.support.engines import helper_names
 from tests.support.runtime import RecordingProgress
@@ -184,7 +185,7 @@ def torture_chamber(base: Path, host: str, makers: Makers, server: S3Server) -> 
     path = base / "backupd.yaml"
     path.write_text(yaml.safe_dump(config))
     roots = {name: stack.root(volume) for name, volume in volumes.items()}
-    stores: list[Store] = [LocalStore("local", base / "backups"), S3Store("away", options)]
+    stores: list[Store] = [LocalStore("local", base / "backups"), S3Store("away", options, SystemClock())]
     with Zygote(Cli(path)) as zygote:
         yield Torture(zygote, stack, roots, containers, base, options, stores)
     for store in stores:

@@ -16,6 +16,7 @@ from backupd.model import KeepPolicy
 from backupd.replicate import Holding, copy_snapshot, lagging, look
 from backupd.repository import Manifest, Repository, keep_drill
 from backupd.stores.memory import MemoryStore
+from backupd.verify import Finding, Look, keep_findings
 from tests.support.drills import record
 from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
 
@@ -89,6 +90,27 @@ def test_what_a_store_does_not_keep_is_not_brought_back(place: Place) -> None:
     assert owed(2) == [3]
     assert owed(3) == [2]
     assert owed(3, 2) == []
+
+
+def test_what_is_damaged_takes_no_place(place: Place) -> None:
+    """In the target, and in all stores that a copy could be made from."""
+    manifests = [place.backup().manifest for _ in range(4)]
+    lease = Lease(place.stores[0], place.clock, "", None)  # type: ignore[arg-type]  # nothing is written
+    plan = replace(place.plan, keep={"copy": KeepPolicy(last=2)})
+
+    def owed(held: list[int], *damaged: tuple[Repository | None, int]) -> list[int]:
+        target = empty()
+        for repository, number in [(target if at is None else at, number) for at, number in damaged]:
+            found = Finding(manifests[number].id, "data", problem="gone")
+            keep_findings(repository, manifests[number], [found], Look(place.clock.now(), "sizes"), place.runtime)
+        mine = replace(look(target, plan, lease, place.clock), manifests=tuple(manifests[n] for n in held))
+        holding = look(place.repository(), place.plan, lease, place.clock)
+        return [manifests.index(manifest) for manifest in lagging(mine, [holding, mine])]
+
+    assert owed([3]) == [2]
+    assert owed([3], (None, 3)) == [1, 2]
+    assert owed([3], (None, 2)) == [2], "that one is damaged in a store that does not hold it"
+    assert owed([3], (place.repository(), 2)) == [1]
 
 
 def test_what_is_there_is_not_sent_again(place: Place) -> None:

@@ -23,7 +23,7 @@ from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.probe import Capabilities
 from backupd.stores.s3.remembered import Remembered
 from tests.support.drills import record
-from tests.support.runtime import BEGIN, Place
+from tests.support.runtime import BEGIN, Place, TickingClock
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_modes(tmp_path: Path) -> None:
     Journal(state).begin(HoldAct(service="s", name="s", how="stop"), BEGIN)
     KnownRepositories(state).remember("one", "0" * 16)
     StatusFile(state).write(DaemonStatus(process="p", program="b", started=BEGIN, beat=BEGIN, configured=BEGIN))
-    Remembered(state / "s3" / "one", S3Options(bucket="bucket")).remember(
+    Remembered(state / "s3" / "one", S3Options(bucket="bucket"), TickingClock()).remember(
         Capabilities(conditional_put=True), checksums=True
     )
     keep_drill(Repository(Denying("one"), config, 2), record(), state)

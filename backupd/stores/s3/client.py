@@ -19,6 +19,7 @@ from botocore.config import Config
 from backupd import __version__
 from backupd.errors import ConfigError, ObjectNotFound, StoreError
 from backupd.model import ObjectInfo
+from backupd.ports import Clock
 from backupd.stores.s3.errors import no_bucket, s3_errors, status_of
 from backupd.stores.s3.options import S3Options
 
@@ -50,9 +51,10 @@ class Bucket:
     error. `checksums` says whether uploads carry a CRC32; `drop_checksums` turns that off for good.
     """
 
-    def __init__(self, store: str, options: S3Options) -> None:
+    def __init__(self, store: str, options: S3Options, clock: Clock) -> None:
         self.store = store
         self.options = options
+        self.clock = clock
         self.checksums = options.checksum != "when_required"
         self._client: S3Client | None = None
         self._lock = threading.Lock()
@@ -91,7 +93,7 @@ class Bucket:
         chosen: dict[str, Any] = {"Metadata": {WRITER_MARK: mark}}
         if options.lock and self.is_locked(key):
             chosen["ObjectLockMode"] = options.lock.mode.upper()
-            chosen["ObjectLockRetainUntilDate"] = options.lock.until(datetime.now(UTC))
+            chosen["ObjectLockRetainUntilDate"] = options.lock.until(self.clock.now())
         if options.storage_class and storage_class:
             chosen["StorageClass"] = options.storage_class
         if options.sse:

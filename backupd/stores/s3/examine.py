@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -66,7 +66,7 @@ class Examination:
 
     def _look(self) -> None:
         """That there is a bucket, whether it may be listed, and what time it is there."""
-        begun = datetime.now(UTC)
+        begun = self.bucket.clock.now()
         try:
             with self.bucket.errors("listing"):
                 answer: Any = self.bucket.client.list_objects_v2(
@@ -80,7 +80,7 @@ class Examination:
         self.found["lists"] = True
         date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
         if date:
-            ended = datetime.now(UTC)
+            ended = self.bucket.clock.now()
             middle = begun + (ended - begun) / 2
             skew = (parsedate_to_datetime(date).astimezone(UTC) - middle).total_seconds()
             # The header has whole seconds, cut off.
@@ -144,7 +144,7 @@ class Examination:
 
     def _try_a_lock(self) -> None:
         key = PROBE_PREFIX + secrets.token_hex(8)
-        until = (datetime.now(UTC) + 2 * LOCKED_FOR).replace(microsecond=0)
+        until = (self.bucket.clock.now() + 2 * LOCKED_FOR).replace(microsecond=0)
         mode = (self.bucket.options.lock.mode if self.bucket.options.lock else "governance").upper()
         with self._trying("lock_holds"):
             version = self.bucket.put(key, b"locked", mark="probe", absent=True, storage_class=False)

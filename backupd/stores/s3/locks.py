@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from backupd.errors import StoreDenied, StoreError
@@ -25,7 +25,7 @@ class S3Locks:
     def until(self, key: str) -> datetime | None:
         """See Locks."""
         until = self._bucket.look(key).locked_until
-        return until if until is not None and until > datetime.now(UTC) else None
+        return until if until is not None and until > self._bucket.clock.now() else None
 
     def extend(self, key: str, now: datetime) -> bool:
         """See Locks."""
@@ -43,7 +43,7 @@ def require_lock(bucket: Bucket, found: Found) -> None:
     policy, key = bucket.options.lock, found.info.key
     if policy is None or not bucket.is_locked(key):
         return
-    now = datetime.now(UTC)
+    now = bucket.clock.now()
     if policy.is_due(found.locked_until, now):
         set_lock(bucket, key, policy.until(now))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from backupd.errors import SourceError
 from backupd.malformed import MALFORMED
 from backupd.model import AwareTime
+from backupd.ports import Clock
 from backupd.statefile import write_private
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.probe import Capabilities
@@ -37,8 +38,9 @@ _FINDING = msgspec.json.Decoder(_Finding)
 class Remembered:
     """One file; `about` the bucket and all options by which an answer could differ. Losing it costs a probe."""
 
-    def __init__(self, path: Path | None, options: S3Options) -> None:
+    def __init__(self, path: Path | None, options: S3Options, clock: Clock) -> None:
         self._path = path
+        self._clock = clock
         asked = (options.endpoint, options.bucket, options.prefix, options.addressing_style, options.checksum)
         who = (options.access_key_id, options.profile, options.storage_class, options.sse, options.lock)
         self._about = hashlib.sha256(repr((asked, who)).encode()).hexdigest()
@@ -51,7 +53,7 @@ class Remembered:
             finding = _FINDING.decode(self._path.read_bytes())
         except (OSError, *MALFORMED):
             return None
-        age = datetime.now(UTC) - finding.found
+        age = self._clock.now() - finding.found
         if finding.about != self._about or not timedelta(0) <= age < GOOD_FOR:
             return None
         return Capabilities(finding.conditional_put, finding.details, finding.versioned), finding.checksums
@@ -66,13 +68,14 @@ class Remembered:
         """Keep it for the next time. Where it can't be kept, it is found out again."""
         if self._path is None:
             return
+        now = self._clock.now()
         finding = _Finding(
             about=self._about,
-            found=datetime.now(UTC),
+            found=now,
             conditional_put=found.conditional_put,
             checksums=checksums,
             versioned=found.versioned,
-            details={**found.details, "found out": datetime.now(UTC).isoformat(timespec="seconds")},
+            details={**found.details, "found out": now.isoformat(timespec="seconds")},
         )
         with contextlib.suppress(SourceError):
             write_private(self._path, msgspec.json.encode(finding), durable=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backupd.errors import IntegrityError, StoreDenied, StoreError
 from backupd.facts import BucketFacts
 from backupd.model import ObjectInfo, StoreFacts
+from backupd.ports import Clock
 from backupd.stores.keys import check_key, check_range, is_key
 from backupd.stores.s3.claims import Claims
 from backupd.stores.s3.client import Bucket, new_mark
@@ -44,15 +45,17 @@ class S3Store:
     `claims` is a directory in which this machine's processes say which uploads they are at.
     """
 
-    def __init__(self, name: str, options: S3Options, findings: Path | None = None, claims: Path | None = None) -> None:
+    def __init__(
+        self, name: str, options: S3Options, clock: Clock, findings: Path | None = None, claims: Path | None = None
+    ) -> None:
         self.name = name
         self._options = options
-        self._bucket = Bucket(name, options)
+        self._bucket = Bucket(name, options, clock)
         self._pool = ThreadPoolExecutor(options.upload_threads, thread_name_prefix=f"store-{name}")
         self._claims = Claims(claims, options)
         self._uploads = Uploads(self._pool, self._claims)
         self._capabilities: Capabilities | None = None
-        self._remembered = Remembered(findings, options)
+        self._remembered = Remembered(findings, options, clock)
         self._lock = threading.Lock()
 
     def create(self, key: str, size_hint: int | None = None) -> Writer:
