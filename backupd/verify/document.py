@@ -54,7 +54,7 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
 
 
 def _seen(store: Store, id_: str, runtime: Runtime) -> Iterator[Manifest]:
-    """What is there, byte by byte as this machine has seen it in the repository, with all its objects at their sizes."""
+    """What is there, byte by byte as this machine has seen it in the repository, and all its objects are there, too."""
     trust = runtime.security.trust
     known = trust.record(id_).snapshots if trust else {}
     for info in store.list(layout.SNAPSHOTS):
