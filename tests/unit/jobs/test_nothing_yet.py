@@ -74,7 +74,7 @@ def test_a_store_that_can_not_tell_may_have_some(settings: Settings, kind: RunKi
     (tmp_path / "there" / "backupd.json").write_text("{}")
     reply = by_schedule(settings, kind)
     assert not reply.skipped
-    assert "there: backupd.json is damaged" in str(reply.error)
+    assert "there: backupd.json is damaged" in f"{reply.error} {reply.run.notes}"
 
 
 @pytest.mark.parametrize("kind", ["verify", "drill"])
