@@ -47,6 +47,12 @@ class EngineUnavailable(SourceError):  # noqa: N818
     hint = "is Docker running, and may this user use its socket?"
 
 
+class VolumeFull(SourceError):  # noqa: N818
+    """A volume has no room left."""
+
+    hint = "make room on the disk that holds it"
+
+
 class VolumeMissing(SourceError):  # noqa: N818
     """A volume that was asked for does not exist."""
 

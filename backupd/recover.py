@@ -234,7 +234,7 @@ def _put_right(runtime: Runtime, journal: Journal, number: int, act: RestoreAct)
             if not act.under:
                 _clear_the_way(runtime, journal, swap, decided=begun.decided)
             if begun.decided:
-                done = _said(swap, swap.complete(keep_old=act.keep_old))
+                done = _said(swap, swap.complete(keep_old=act.keep_old), kept=act.keep_old)
             else:
                 undo(swap, runtime, created=act.created)
                 done = _said(swap, "old")
@@ -265,7 +265,7 @@ def _scan(runtime: Runtime, volume: Volume) -> list[Recovery]:
         swaps = [
             Swap(runtime.engine, volume, left) for left in Swap(runtime.engine, volume, "none").survey().interrupted
         ]
-        done = [_said(swap, swap.recover(keep_old=True)) for swap in swaps]
+        done = [_said(swap, swap.recover(keep_old=True), kept=True) for swap in swaps]
         for name in clone.left(runtime.engine, volume):
             clone.remove(runtime.engine, volume, name)
             done.append(Recovery(str(volume), f"{name}, left by a backup that died, is removed"))
@@ -282,6 +282,8 @@ def _found(runtime: Runtime, scan: Iterable[VolumeSpec]) -> list[Volume]:
     return volumes
 
 
-def _said(swap: Swap, holds: Holds) -> Recovery:
+def _said(swap: Swap, holds: Holds, *, kept: bool = False) -> Recovery:
     outcome = "finished, the restored data are in place" if holds == "new" else "undone, the old data are in place"
+    if kept and holds == "new":
+        outcome += f", and the old ones in {swap.old}"
     return Recovery(str(swap.volume), f"interrupted restore of snapshot {swap.id.partition('-')[0]}: {outcome}")

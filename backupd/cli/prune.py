@@ -43,8 +43,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Remove the snapshots that `keep` does not want, from every store, and what only they needed.
 
-        The newest good snapshot of every volume always stays. Nothing is removed from a store while what is to stay in
-        it is damaged (exit code 13), or while another backupd writes to it (11).
+        The newest good snapshot of every volume always stays. Nothing is removed from a store while the newest
+        one of a volume is damaged, or any that is to stay lacks an object (exit code 13), or while another backupd
+        writes to it (11).
         """
         if ids and plan:
             raise UsageError("--plan and snapshot ids exclude each other")

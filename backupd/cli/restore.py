@@ -142,7 +142,7 @@ def register(app: typer.Typer) -> None:
             draft.set(downtime=dict(result.away_seconds), warnings=len(result.warnings))
             if result.safety is not None:
                 draft.note(f"what was there before is in safety snapshot {result.safety.short_id}")
-            report(session, manifest, result, repository.store.name)
+            report(session, manifest, result, repository.store.name, request)
 
 
 def _run(steps: Sequence[Step], request: RestoreRequest, repository: Repository, runtime: Runtime) -> RestoreResult:

@@ -102,13 +102,13 @@ def described(step: Step) -> dict[str, Any]:
     }
 
 
-def report(session: Session, manifest: Manifest, result: RestoreResult, store: str) -> None:
+def report(session: Session, manifest: Manifest, result: RestoreResult, store: str, request: RestoreRequest) -> None:
     """What was done; PartialFailure or ServiceUnhealthy if that is not all that was asked for."""
     output = session.output
     output.document(
         {
             "snapshot": manifest.id,
-            "restored": [described(step) for step in result.steps],
+            "restored": [{**described(step), "old_data": _kept(step, request)} for step in result.steps],
             "safety_snapshot": result.safety and result.safety.id,
             "warnings": result.warnings,
             "downtime_seconds": round(result.downtime_seconds, 3),
@@ -121,6 +121,8 @@ def report(session: Session, manifest: Manifest, result: RestoreResult, store: s
     for step in result.steps:
         what = f"{', '.join(step.selection.paths)} of " if step.selection else ""
         output.line(f"{step.volume} now holds {what}{step.archive.volume} as in snapshot {manifest.short_id}")
+        if kept := _kept(step, request):
+            output.line(f"  what it held before is in {kept}, inside the volume, until you remove it")
     if result.away_seconds:
         away = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.away_seconds.items())
         output.line(f"services were away for {result.downtime_seconds:.1f} s in all ({away})")
@@ -136,3 +138,9 @@ def report(session: Session, manifest: Manifest, result: RestoreResult, store: s
         raise PartialFailure(
             f"the snapshot does not hold {', '.join(failure.volume for failure in missing)}: that was not restored"
         )
+
+
+def _kept(step: Step, request: RestoreRequest) -> str | None:
+    """The directory of the volume that has the old data, if they were to stay and there were any."""
+    replaced = step.survey is not None and not step.survey.empty
+    return step.swap.old if request.keep_old and replaced else None

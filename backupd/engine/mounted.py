@@ -21,7 +21,7 @@ from backupd.engine.tarcommand import (
     extract_command,
     tar_from_words,
 )
-from backupd.engine.verdict import Complaints
+from backupd.engine.verdict import Complaints, failure
 from backupd.engine.within import start_in, within
 from backupd.engine.workspace import Workspace
 from backupd.errors import SourceError, VolumeMissing
@@ -189,7 +189,7 @@ def _output(start: Callable[..., subprocess.Popen[bytes]], command: Sequence[str
     if process.returncode != 0:
         said = stderr.decode(errors="backslashreplace").strip().splitlines()
         reason = said[-1] if said else f"exit code {process.returncode}"
-        raise SourceError(f"{what}: {reason}")
+        raise failure(what, reason)
     return stdout
 
 

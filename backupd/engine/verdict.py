@@ -12,7 +12,7 @@ import re
 import signal
 from typing import Literal
 
-from backupd.errors import SourceError
+from backupd.errors import SourceError, VolumeFull
 from backupd.model import TarFlavour, TarReport
 
 Direction = Literal["out", "in"]
@@ -34,6 +34,7 @@ _MOVED = re.compile(
     r": File shrank by \d+ bytes?; padding with zeros$"
 )
 _HARMLESS = re.compile(r"socket ignored$|door ignored$|: Warning: |^Warning: |Cannot set '.*' extended attribute")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _BUSYBOX_VANISHED = re.compile(r": No such file or directory$")
 
 
@@ -97,7 +98,13 @@ def judge(what: str, complaints: Complaints, exit_code: int, *, out_of_memory: b
     refuse_death(what, exit_code, out_of_memory=out_of_memory)
     reason = complaints.errors[0] if complaints.errors else complaints.last_line or "tar did not say why"
     more = f" (and {complaints.error_count - 1} more)" if complaints.error_count > 1 else ""
-    raise SourceError(f"{what}: {reason}{more} (exit code {exit_code})")
+    full = next((line for line in complaints.errors if _FULL.search(line)), reason)
+    raise failure(what, f"{full}{more} (exit code {exit_code})")
+
+
+def failure(what: str, reason: str) -> SourceError:
+    """The error of a job or script that failed, by its last words: VolumeFull where these speak of that."""
+    return (VolumeFull if _FULL.search(reason) else SourceError)(f"{what}: {reason}")
 
 
 def refuse_death(what: str, exit_code: int, *, out_of_memory: bool = False) -> None:

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from backupd.backup import take_snapshot
-from backupd.errors import BackupdError, ServiceUnhealthy, SourceError
+from backupd.errors import BackupdError, ServiceUnhealthy, SourceError, VolumeFull
 from backupd.lock import volume_lock
-from backupd.model import Plan, VolumeSpec
+from backupd.model import MIB, Plan, VolumeSpec
 from backupd.ports import TarInput
 from backupd.repository import END_OF_TAR, Manifest, Repository, read_ranges
 from backupd.restore.around import look_around, refuse
@@ -73,6 +73,8 @@ def restore(
                 still.start(give_up=True)
         except BaseException as exc:
             change.take_back(exc)
+            if isinstance(exc, VolumeFull):
+                raise VolumeFull(f"{exc}; the volume holds what it held before", hint=exc.hint) from exc
             raise
         unhealthy = None if request.rollback else _started(still)
         change.finish()
@@ -89,17 +91,28 @@ def _started(still: Standstill) -> str | None:
 
 
 def stage(step: Step, repository: Repository, runtime: Runtime) -> Sequence[str]:
-    """Extract into the staging directory; returns tar's warnings. IntegrityError before a damaged byte is written."""
+    """Extract into the staging directory; returns tar's warnings. IntegrityError before a damaged byte is written.
+
+    VolumeFull where there is less room than `plan_restore` saw: others write there, too, or small files take more.
+    """
     swap = step.swap
-    swap.prepare()
-    runtime.progress.begin(f"restoring {step.archive.volume}", step.size)
     try:
-        with swap.engine.tar_in(step.volume, swap.staging) as sink:
-            _extract(step, repository, runtime, sink)
-            report = sink.finish()
-    finally:
-        runtime.progress.end()
-    swap.ready(step.selection.paths if step.selection else ())
+        swap.prepare()
+        runtime.progress.begin(f"restoring {step.archive.volume}", step.size)
+        try:
+            with swap.engine.tar_in(step.volume, swap.staging) as sink:
+                _extract(step, repository, runtime, sink)
+                report = sink.finish()
+        finally:
+            runtime.progress.end()
+        swap.ready(step.selection.paths if step.selection else ())
+    except VolumeFull as exc:
+        needed = f"the restored data need {-(-step.size // MIB)} MiB beside the old ones"
+        was = "" if step.survey is None else f", and {step.survey.free_bytes // MIB} MiB were free when it began"
+        raise VolumeFull(
+            f"the disk of {step.volume} is full: {needed}{was}",
+            hint="make room there, restore volume by volume, or elsewhere with --into or --to-dir",
+        ) from exc
     helped = repository.elsewhere.summary() if repository.elsewhere is not None else []
     return [*report.warnings, *(f"{step.archive.volume}: {text}" for text in helped)]
 

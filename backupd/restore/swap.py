@@ -46,6 +46,11 @@ class Swap:
         """Where the tree is extracted to, relative to the volume's root."""
         return f".backupd-restore-{self.id}/tree"
 
+    @property
+    def old(self) -> str:
+        """Where the old data are once they were exchanged, relative to the volume's root."""
+        return f".backupd-old-{self.id}"
+
     def survey(self) -> Survey:
         """Look, change nothing."""
         answers = [line.split(" ", 1) for line in self._run("survey").splitlines()]
@@ -83,7 +88,7 @@ class Swap:
         self._run("undo")
 
     def finish(self, *, keep_old: bool) -> None:
-        """Drop the old data (or leave them in `.backupd-old-<id>`)."""
+        """Drop the old data (or leave them in `old`)."""
         self._run("finish", *(["keep"] if keep_old else []))
 
     def complete(self, *, keep_old: bool) -> Holds:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd.errors import BackupdError, SourceError, StoreError, StoreFull
+from backupd.errors import BackupdError, SourceError, StoreError, StoreFull, VolumeFull
 from backupd.journal import Journal
 from backupd.model import MIB, VolumeSpec
 from backupd.ports import ObjectWriter
@@ -196,8 +196,10 @@ def test_the_volume_is_full(tmp_path: Path, disk: Callable[[str, int], Disk]) ->
         return read(key, offset, length)
 
     place.stores[0].read = meanwhile  # type: ignore[method-assign]
-    with pytest.raises(SourceError):
+    needs = r"^the disk of .*data is full: the restored data need 4 MiB .* and \d MiB were free .* what it held before$"
+    with pytest.raises(VolumeFull, match=needs) as told:
         place.restore(snapshot, safety_snapshot=False)
+    assert "--to-dir" in (told.value.hint or "")
     ballast.unlink()
     before = {path: facts for path, facts in before.items() if path != b"ballast"}
     now = fingerprint(place.root())

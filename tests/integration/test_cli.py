@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -110,6 +111,22 @@ def test_errors_are_one_line_with_a_hint_and_the_right_code(cli: Cli, volume: Pa
         assert message.count("\n") <= 1
     assert differences(before, fingerprint(volume)) == []
     assert len(cli.json("list")["snapshots"]) == 2
+
+
+def test_where_the_old_data_are(cli: Cli, volume: Path, tmp_path: Path) -> None:
+    """`--keep-old` names the directory, in words and in the document; where there was nothing, none."""
+    cli.run("backup")
+    (volume / "notes.txt").write_text("remember the bread\n")
+    said = cli.run("restore", "latest", "--yes", "--keep-old").stdout
+    (name,) = re.findall(r"what it held before is in (\S+), inside the volume", said)
+    assert (volume / name / "notes.txt").read_text() == "remember the bread\n"
+    shutil.rmtree(volume / name)
+    (done,) = cli.json("restore", "latest", "--yes", "--keep-old")["restored"]
+    assert (volume / done["old_data"] / "notes.txt").read_text() == "remember the milk\n"
+    (done,) = cli.json("restore", "latest", "--yes", "--keep-old", "--into", str(tmp_path / "new"))["restored"]
+    assert done["old_data"] is None
+    (done,) = cli.json("restore", "latest", "--yes")["restored"]
+    assert done["old_data"] is None
 
 
 def test_a_failure_is_a_document_too(cli: Cli) -> None:

@@ -39,7 +39,7 @@ from backupd.engine.docker.volumes import (
     volumes_of,
 )
 from backupd.engine.tarcommand import create_command, extract_command, refuse_outside
-from backupd.engine.verdict import Complaints, refuse_death
+from backupd.engine.verdict import Complaints, failure, refuse_death
 from backupd.errors import SourceError, VolumeMissing
 from backupd.facts import EngineFacts
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
@@ -174,7 +174,7 @@ class DockerEngine:
         said = self._run(["sh", "-c", script, "sh", *arguments], (mount,), WRITING)
         refuse_death(f"script on {volume}", said.exit_code, out_of_memory=said.out_of_memory)
         if said.exit_code != 0:
-            raise SourceError(f"script on {volume}: {said.last_line or f'exit code {said.exit_code}'}")
+            raise failure(f"script on {volume}", said.last_line or f"exit code {said.exit_code}")
         return said.stdout.decode(errors="surrogateescape")
 
     def scratch(self) -> AbstractContextManager[Volume]:

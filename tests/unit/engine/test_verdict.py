@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backupd.engine.verdict import KEPT_WARNINGS, Complaints, Direction, judge
-from backupd.errors import SourceError
+from backupd.errors import SourceError, VolumeFull
 from backupd.model import TarFlavour, TarReport
 
 
@@ -71,6 +71,19 @@ def test_busybox() -> None:
 def test_extraction_does_not_excuse_changes() -> None:
     with pytest.raises(SourceError, match="file changed"):
         judge("writing v", heard("tar: ./x: file changed as we read it\n", direction="in"), 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "flavour"),
+    [
+        ("tar: ./a: Cannot write: No space left on device\ntar: ./b: Cannot open: Permission denied", "gnu"),
+        ("tar: ./b: Cannot open: Permission denied\ntar: ./a: Cannot mkdir: Disk quota exceeded", "gnu"),
+        ("tar: write error: No space left on device", "busybox"),
+    ],
+)
+def test_a_full_disk(line: str, flavour: TarFlavour) -> None:
+    with pytest.raises(VolumeFull, match=r"^writing x: .*(No space left|quota exceeded)"):
+        judge("writing x", heard(line, flavour, "in"), 2)
 
 
 def test_attribute_that_could_not_be_set() -> None:
