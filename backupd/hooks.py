@@ -14,7 +14,7 @@ from typing import Self
 from backupd.errors import BackupdError, EngineUnavailable, SourceError
 from backupd.journal import Journal, PostAct
 from backupd.lock import token_lock
-from backupd.model import Hook, Volume
+from backupd.model import PROJECT_LABEL, Hook, Volume
 from backupd.runtime import Runtime
 from backupd.services import Service, Services
 
@@ -109,6 +109,6 @@ def _addressed(services: Services, hook: Hook, volumes: Sequence[Volume]) -> Hoo
 
 
 def _projects(services: Services, volumes: Sequence[Volume]) -> Sequence[str]:
-    found = [volume.labels.get("com.docker.compose.project") for volume in volumes]
+    found = [volume.labels.get(PROJECT_LABEL) for volume in volumes]
     found += [user.project for volume in volumes for user in services.users(volume)]
     return list(dict.fromkeys(project for project in found if project))

@@ -13,6 +13,10 @@ VolumeKind = Literal["volume", "bind", "directory"]
 TarFlavour = Literal["gnu", "busybox"]
 ConsistencyName = Literal["auto", "live", "pause", "stop", "postgres", "redis", "sqlite"]
 
+PROJECT_LABEL = "com.docker.compose.project"
+VOLUME_LABEL = "com.docker.compose.volume"
+"""What Compose calls the project, and within it the volume, of a volume that it has made."""
+
 AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 """In what is read from outside: a time without its offset from UTC is refused, as it cannot be compared with others."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from backupd.errors import ConfigError, VolumeMissing
-from backupd.model import Plan, Volume, VolumeSpec
+from backupd.model import PROJECT_LABEL, VOLUME_LABEL, Plan, Volume, VolumeSpec
 from backupd.ports import Engine
 from backupd.services import Service
 
@@ -20,8 +20,6 @@ ENABLE = "backupd.enable"
 PLAN = "backupd.plan"
 NAME = "backupd.name"
 
-_VOLUME_LABEL = "com.docker.compose.volume"
-_PROJECT_LABEL = "com.docker.compose.project"
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0", ""})
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -66,7 +64,7 @@ def _labels(volume: Volume, engine: Engine) -> Mapping[str, str]:
 
 
 def _containers(volume: Volume, engine: Engine) -> Sequence[Service]:
-    project = volume.labels.get(_PROJECT_LABEL)
+    project = volume.labels.get(PROJECT_LABEL)
     found = engine.services.of_project(project) if project else ()
     return [service for service in found if service.mount_of(volume)]
 
@@ -95,7 +93,7 @@ def _name(volume: Volume, labels: Mapping[str, str]) -> str:
                 hint="lower-case letters, digits, `_`, `.` and `-`, a letter or digit first, at most 63",
             )
         return said
-    name = re.sub(r"[^a-z0-9_.-]", "_", volume.labels.get(_VOLUME_LABEL, volume.source).lower())[:63]
+    name = re.sub(r"[^a-z0-9_.-]", "_", volume.labels.get(VOLUME_LABEL, volume.source).lower())[:63]
     return name if _NAME.fullmatch(name) else f"v{name}"[:63]
 
 

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from backupd.doctor.result import Result
 from backupd.errors import BackupdError, VolumeMissing
-from backupd.model import Hook, Volume, VolumeSpec
+from backupd.model import PROJECT_LABEL, Hook, Volume, VolumeSpec
 from backupd.runtime import Runtime
 from backupd.services import Source
-
-_PROJECT = "com.docker.compose.project"
 
 
 def look_at_volume(spec: VolumeSpec, runtime: Runtime) -> Iterator[Result]:
@@ -42,7 +40,7 @@ def look_at_volume(spec: VolumeSpec, runtime: Runtime) -> Iterator[Result]:
 def look_at_hooks(subject: str, hooks: Iterable[Hook], volumes: Sequence[Volume], runtime: Runtime) -> Iterator[Result]:
     """Whether the containers that commands are run in are there and run."""
     services = runtime.engine.services
-    projects = {volume.labels[_PROJECT] for volume in volumes if _PROJECT in volume.labels}
+    projects = {volume.labels[PROJECT_LABEL] for volume in volumes if PROJECT_LABEL in volume.labels}
     running = {name for project in projects for found in services.of_project(project) if found.alive
                for name in (found.service, found.name)}  # fmt: skip
     for name in dict.fromkeys(hook.service for hook in hooks):
@@ -61,4 +59,4 @@ def _found_by(spec: VolumeSpec, volume: Volume) -> str:
         return ""
     if spec.volume == volume.source:
         return ", found by its full name"
-    return f", found by Compose's labels in project {volume.labels.get(_PROJECT)}"
+    return f", found by Compose's labels in project {volume.labels.get(PROJECT_LABEL)}"

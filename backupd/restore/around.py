@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backupd.errors import VolumeInUse
+from backupd.model import PROJECT_LABEL
 from backupd.quiesce import dependants_first
 from backupd.restore.target import RestoreRequest, Step
 from backupd.services import Service, Services
-
-_PROJECT_LABEL = "com.docker.compose.project"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def look_around(steps: Sequence[Step], request: RestoreRequest, services: Servic
         if found:
             users[str(step.volume)] = found
         for service in found:
-            homes.setdefault(service.id, request.project or step.volume.labels.get(_PROJECT_LABEL))
+            homes.setdefault(service.id, request.project or step.volume.labels.get(PROJECT_LABEL))
     if not request.stop or not users:
         return Around(users)
     using = {service.id: service for found in users.values() for service in found}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from backupd.errors import (
     SnapshotNotFound,
     SourceError,
     UsageError,
     VolumeMissing,
 )
-from backupd.model import MIB, Volume, VolumeKind, VolumeSpec
+from backupd.model import MIB, PROJECT_LABEL, VOLUME_LABEL, Volume, VolumeKind, VolumeSpec
 from backupd.ports import Engine
 from backupd.quiesce import HEALTHY_WITHIN_SECONDS
 from backupd.repository import Archive, Manifest, Repository, Selection, select_paths, spans
@@ -91,7 +93,7 @@ def plan_restore(
         repository.check_reachable(archive.objects)
         # A safety snapshot may be of another volume than its name says (--into): it goes back to where it was taken.
         spec = request.into or (None if manifest.reason == "safety" else configured.get(archive.volume))
-        target = _target(spec, archive, runtime.engine)
+        target = _target(spec, archive, runtime.engine, request.project)
         swap = Swap(runtime.engine, target, f"{manifest.short_id}-{runtime.new_id()[:6]}")
         steps.append(_step(request, archive, swap, repository))
     _check_room(steps)
@@ -109,7 +111,7 @@ def _chosen(request: RestoreRequest, manifest: Manifest) -> list[Archive]:
     return chosen
 
 
-def _target(spec: VolumeSpec | None, archive: Archive, engine: Engine) -> Volume:
+def _target(spec: VolumeSpec | None, archive: Archive, engine: Engine, project: str | None) -> Volume:
     """The volume to write: the one asked for or configured, else the one that was backed up. It may yet be missing."""
     recorded = archive.source
     if spec is None:
@@ -122,8 +124,21 @@ def _target(spec: VolumeSpec | None, archive: Archive, engine: Engine) -> Volume
             return Volume(name=archive.volume, kind=kind, source=spec.path)
         assert spec.volume is not None  # exactly one of the two is set
         if recorded.kind == "volume" and f"_{recorded.source}".endswith(f"_{spec.volume}"):
-            return recorded
+            return _in_project(recorded, project)
         return Volume(name=archive.volume, kind="volume", source=spec.volume)
+
+
+def _in_project(recorded: Volume, project: str | None) -> Volume:
+    """A missing volume that Compose has named, as it would name it here.
+
+    Where the stack has moved to the project may be called otherwise, and another project's volume is not meant.
+    """
+    old, name = recorded.labels.get(PROJECT_LABEL), recorded.labels.get(VOLUME_LABEL)
+    if project is None or old is None or recorded.source != f"{old}_{name}":
+        return recorded
+    return msgspec.structs.replace(
+        recorded, source=f"{project}_{name}", labels={**recorded.labels, PROJECT_LABEL: project}
+    )
 
 
 def _step(request: RestoreRequest, archive: Archive, swap: Swap, repository: Repository) -> Step:

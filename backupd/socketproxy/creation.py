@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backupd.engine.docker.helper import COPYING, DATA, HOME_LABEL, JOB_LABEL, OWNER_LABEL, READING, SCRATCH, WRITING
-from backupd.engine.docker.volumes import PROJECT_LABEL
+from backupd.model import PROJECT_LABEL
 from backupd.socketproxy import shapes
 from backupd.socketproxy.copies import copy_host_config, copy_networking
 from backupd.socketproxy.model import OWNED_LABEL, Refusal

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from backupd.engine.docker.volumes import PROJECT_LABEL
 from backupd.errors import EngineUnavailable
+from backupd.model import PROJECT_LABEL
 from backupd.socketproxy.model import Found, Rules
 
 TIMEOUT_SECONDS = 60

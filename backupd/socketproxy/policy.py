@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from backupd.engine.docker.helper import OWNER_LABEL
-from backupd.engine.docker.volumes import PROJECT_LABEL
+from backupd.model import PROJECT_LABEL
 from backupd.socketproxy import creation, shapes
 from backupd.socketproxy.model import OWNED_LABEL, Allowed, Decision, Facts, Found, Refusal, Refused, Rules, missing
 from backupd.socketproxy.request import BadRequest, Request

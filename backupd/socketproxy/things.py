@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any
 
-from backupd.engine.docker.volumes import PROJECT_LABEL
+from backupd.model import PROJECT_LABEL
 from backupd.socketproxy.model import OWNED_LABEL, Facts, Found, Rules, missing
 
 # A way to the Engine, to the kernel or to other containers' files lies here, and in every directory above.

@@ -15,8 +15,13 @@ from typing import Any
 import docker
 import pytest
 
+from backupd.model import PROJECT_LABEL
+from tests.support import seaweedfs
 from tests.support.compose import Compose
+from tests.support.documents import blocks
 from tests.support.stacks import wait_until
+
+OPERATIONS = "docs/operations.md"
 
 pytestmark = [pytest.mark.docker, pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -170,10 +175,47 @@ def test_archives_are_closed_to_others(stack: Compose) -> None:
     assert stack.run("exec", "-T", "backupd", "find", "/var/lib/backupd", "-name", "*.key", "-perm", "/077") == ""
 
 
-def test_a_new_host_with_nothing_but_the_bucket(stack: Compose) -> None:
-    stack.run("down", "-v", "-t", "5")
-    stack.run("up", "-d", "--wait", "--wait-timeout", "600")
-    assert stack.run("exec", "-T", "backend", "ls", "/app/storage") == ""
-    stack.backupd("restore", "latest", "--store", "offsite", "--yes")
+def test_new_credentials_of_the_bucket(stack: Compose) -> None:
+    """First wrong ones, which the doctor finds; then those of another identity."""
+    (recreate,) = blocks(OPERATIONS, "S3")
+    up, _doctor = recreate.splitlines()
+
+    def rotate(key: str, secret: str) -> list[dict[str, Any]]:
+        for name, text in (("backupd_access_key_id_file", key), ("backupd_secret_access_key_file", secret)):
+            (stack.directory / name).unlink()
+            (stack.directory / name).write_text(text)
+            (stack.directory / name).chmod(0o444)
+        stack.as_written(up)
+        findings = json.loads(stack.backupd("doctor", "--json", code=None))["findings"]
+        return [one for one in findings if one["level"] == "error" and "offsite" in one["subject"]]
+
+    assert rotate(seaweedfs.ACCESS_KEY, "wrong")
+    assert rotate(seaweedfs.LIMITED_ACCESS_KEY, seaweedfs.LIMITED_SECRET_KEY) == []
+    taken = stack.json("backup", "nightly")["snapshot"]["id"]
+    assert taken[:8] in stack.backupd("list", "--store", "offsite")
+
+
+def test_with_a_key_at_3_am_and_on_a_new_host(stack: Compose, e2e_client: docker.DockerClient) -> None:
+    """Encrypted from now on. The new host calls the project by another name, and has the bucket and the key."""
+    public = stack.as_written("backupd keygen -o backupd.key").strip()
+    stack.configure(TEST_RECIPIENTS=public)
+    stack.run("up", "-d", "backupd")
+    taken = stack.json("backup", "nightly")["snapshot"]["id"]
+    damage(stack)
+    _, at_3_am = blocks(OPERATIONS, "Restore at 3 a.m.")
+    stack.as_written(at_3_am)
     stack.run("up", "-d", "--wait", "--wait-timeout", "300")
     check(stack)
+    hanging_up = blocks(OPERATIONS, "Encryption")[1]
+    stack.as_written(hanging_up)
+    wait_until(lambda: "read anew" in stack.run("logs", "backupd"), 60)
+
+    stack.run("down", "-v", "-t", "5")
+    stack.project += "-moved"
+    looking, with_key = blocks(OPERATIONS, "Move to a new host")
+    assert taken[:8] in stack.as_written(looking.splitlines()[0])
+    stack.as_written(with_key)
+    stack.run("up", "-d", "--wait", "--wait-timeout", "600")
+    check(stack)
+    names = {volume.name for volume in e2e_client.volumes.list(filters={"label": f"{PROJECT_LABEL}={stack.project}"})}
+    assert {f"{stack.project}_{name}" for name in ("postgres_data", "redis_data", "backend_storage")} <= names

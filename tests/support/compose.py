@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -13,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.documents import run_as_written
+
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ROOT / "tests" / "e2e" / "stack"
 BASE = ("docker-compose.yml", "docker-compose.prod.yml", "docker-compose.backup.yml")
 OURS = ("docker-compose.test.yml",)
+_BINARY = str(Path(sysconfig.get_path("scripts")) / "docker-compose")
 
 
 @dataclass
@@ -33,17 +37,27 @@ class Compose:
         for source in (*STACK.glob("*.yml"), *ROOT.glob("docker-compose.backup*.yml")):
             shutil.copy(source, self.directory)
         shutil.copytree(ROOT / "config", self.directory / "config", dirs_exist_ok=True)
+        self.configure()
+
+    def configure(self, **variables: str) -> None:
+        """Write `.env`, with these besides; `up -d` makes it so."""
+        self.variables = {**self.variables, **variables}
         (self.directory / ".env").write_text("".join(f"{key}={value}\n" for key, value in self.variables.items()))
+
+    def as_written(self, block: str) -> str:
+        """A code block of docs/operations.md, run in the directory, with its `dc`; what it prints."""
+        command = shlex.join([_BINARY, "-p", self.project, *(word for name in self.files for word in ("-f", name))])
+        dc = f'dc() {{ {command} "$@"; }}\n'
+        return run_as_written(block, self.directory, dc, {"DOCKER_HOST": self.socket})
 
     def run(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> str:
         """Run Compose; what it and what it runs say on stdout."""
-        binary = str(Path(sysconfig.get_path("scripts")) / "docker-compose")
         files = [word for name in self.files for word in ("-f", name)]
         clean = {
             key: value for key, value in os.environ.items() if not key.startswith(("BACKUPD_", "COMPOSE_", "AWS_"))
         }
         done = subprocess.run(
-            [binary, "-p", self.project, *files, *arguments],
+            [_BINARY, "-p", self.project, *files, *arguments],
             cwd=self.directory,
             env=clean | {"DOCKER_HOST": self.socket},
             input=stdin,

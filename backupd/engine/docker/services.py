@@ -17,9 +17,9 @@ from backupd.engine.docker.jobs import AttachOutput, PipeOutput
 from backupd.engine.docker.scripts import OUT_BY_ATTACH, OUT_BY_PIPE, PIPE, PIPE_PATIENCE_SECONDS
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.engine.docker.surroundings import Surroundings
-from backupd.engine.docker.volumes import PROJECT_LABEL, data_mount, mountpoint
+from backupd.engine.docker.volumes import data_mount, mountpoint
 from backupd.engine.verdict import Complaints
-from backupd.model import Volume
+from backupd.model import PROJECT_LABEL, Volume
 from backupd.services import CommandResult, Health, MountPoint, Service, TarStream
 
 SERVICE_LABEL = "com.docker.compose.service"

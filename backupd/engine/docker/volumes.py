@@ -16,10 +16,8 @@ from docker.types import Mount
 from backupd.engine.docker.helper import DATA
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.errors import SourceError, VolumeMissing
-from backupd.model import Volume
+from backupd.model import PROJECT_LABEL, VOLUME_LABEL, Volume
 
-PROJECT_LABEL = "com.docker.compose.project"
-VOLUME_LABEL = "com.docker.compose.volume"
 CONFIG_HASH_LABEL = "com.docker.compose.config-hash"
 
 MASK = "********"

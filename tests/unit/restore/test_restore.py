@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from backupd.errors import (
     IntegrityError,
@@ -17,10 +18,11 @@ from backupd.errors import (
     SourceError,
     StoreUnavailable,
     UsageError,
+    VolumeMissing,
 )
 from backupd.journal import Journal
 from backupd.lock import volume_lock
-from backupd.model import VolumeSpec
+from backupd.model import PROJECT_LABEL, VOLUME_LABEL, Volume, VolumeSpec
 from backupd.recover import recover
 from backupd.repository import Manifest, normalized
 from backupd.restore import RestoreRequest, Swap, plan_restore, restore
@@ -102,6 +104,32 @@ def test_missing_volume_is_created_where_the_configuration_says(place: Place) ->
     moved.restore(snapshot)
     assert differences(before, fingerprint(moved.root())) == []
     assert differences(before, fingerprint(old)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "project", "wanted"),
+    [
+        ("shop_data", "shop", "shop_data"),
+        ("shop_data", "moved", "moved_data"),
+        ("shop_data", None, "shop_data"),
+        ("given_by_hand_data", "moved", "given_by_hand_data"),
+    ],
+)
+def test_a_missing_volume_is_of_the_project_that_it_comes_to(
+    place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch, source: str, project: str | None, wanted: str
+) -> None:
+    def missing(spec: VolumeSpec) -> Volume:
+        raise VolumeMissing(str(spec))
+
+    monkeypatch.setattr(place.runtime.engine, "find", missing)
+    monkeypatch.setattr(place.runtime.engine, "inspect", lambda volume: None)
+    recorded = Volume(name="data", kind="volume", source=source, labels={PROJECT_LABEL: "shop", VOLUME_LABEL: "data"})
+    (archive,) = snapshot.archives
+    manifest = structs.replace(snapshot, archives=[structs.replace(archive, source=recorded)])
+    specs = {"data": VolumeSpec("data", volume="data")}
+    (step,) = plan_restore(RestoreRequest(project=project), manifest, place.repository(), place.runtime, specs)
+    assert step.volume.source == wanted
+    assert step.volume.labels[PROJECT_LABEL] == ("moved" if wanted == "moved_data" else "shop")
 
 
 class TestCreatedVolume:
