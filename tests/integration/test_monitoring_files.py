@@ -19,7 +19,7 @@ from backupd.web.making import Watched
 from tests.support.apt import NotInstallable
 from tests.support.promtool import promtool
 from tests.support.runtime import BEGIN
-from tests.support.web import configured, served, snapshot_with_runs
+from tests.support.web import Served, configured, served, snapshot_with_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "config" / "prometheus" / "backupd.rules.yaml"
@@ -35,15 +35,21 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Every sample that a daemon in full use exposes, with its labels."""
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The web server of a daemon in full use."""
     settings = configured(tmp_path_factory.mktemp("full"), "web: {port: 0}\nalerts: {free_percent: 100}")
     snapshot_with_runs(settings)
     with served(settings) as web:
         watched: Watched = web.watched
         watched._counter.ended(Run(id="ff", kind="backup", plan="nightly", started=BEGIN, outcome="failed"))
         watched._observers.deliveries.notified("ops", Event("alert", "x", ()), None)
-        text = web.get("/metrics").text
+        yield web
+
+
+@pytest.fixture(scope="module")
+def families(full: Served) -> dict[str, set[str]]:
+    """Every sample that it exposes, with its labels."""
+    text = full.get("/metrics").text
     found: dict[str, set[str]] = {}
     for family in parse(text):
         found.setdefault(family.name, set())
