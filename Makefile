@@ -9,7 +9,7 @@ BASE_IMAGE ?= debian:trixie-slim
 IMAGE ?= backupd
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak torture image lock clean
+.PHONY: help demo test check format bench soak torture image lock wheels clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,8 +50,8 @@ bench: $(VENV)/.dev ## measure against tar, zstd, restic and borg; writes docs/b
 soak: $(VENV)/.dev ## many snapshots of services under load, restored and examined (ARGS='--rounds 20 --only postgres')
 	$(BIN)/python -m tools.soak $(ARGS)
 
-image: ## the image that ships (IMAGE=name:tag BASE_IMAGE=debian:trixie-slim)
-	docker build --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+image: ## the image that ships (IMAGE=name:tag BASE_IMAGE=debian:trixie-slim PLATFORM=linux/arm64)
+	docker build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
 	    --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) -t $(IMAGE) .
 	@docker image inspect --format '{{.Size}}' $(IMAGE) | awk '{printf "$(IMAGE): %.0f MB\n", $$1 / 1e6}'
 
@@ -66,6 +66,13 @@ lock: $(VENV)/.dev ## resolve the dependencies anew
 	    --group dev pyproject.toml -o requirements/dev.txt
 	@printf 'setuptools>=77\n' | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate - -o requirements/build.txt
+	@$(MAKE) wheels
+
+wheels: $(VENV)/.dev ## whether the image can be built for arm64: a wheel of every locked dependency
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	    --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 --python-version 3.13 --implementation cp \
+	    --dest .build/wheels-arm64 -r requirements/runtime.txt
+	@ls .build/wheels-arm64/*.whl | wc -l | xargs printf '%s wheels for arm64\n'
 
 clean: ## remove what was built here
 	rm -rf $(VENV) .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
