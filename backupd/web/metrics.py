@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import get_args
 
@@ -53,19 +52,21 @@ class BackupdCollector(Collector):
 
     def _daemon(self) -> Iterator[Family]:
         status = self._sources.daemon.status()
-        yield _gauge("backupd_ready", "1 once schedules fire.", value=float(status.ready and not status.stopping))
-        yield _gauge("backupd_start_time_seconds", "When the daemon started.", value=status.started.timestamp())
-        good = float(status.config_error is None)
-        yield _gauge("backupd_config_last_reload_successful", "0: the configuration read last is refused.", value=good)
-        due = _gauge("backupd_next_run_timestamp_seconds", "When a schedule fires next.", "kind", "plan")
+        daemon = _Gauges(
+            (),
+            ready="1 once schedules fire.",
+            start_time_seconds="When the daemon started.",
+            config_last_reload_successful="0: the configuration read last is refused.",
+        )
+        ready = status.ready and not status.stopping
+        daemon.add((), ready, status.started.timestamp(), status.config_error is None)
+        due = _Gauges(("kind", "plan"), next_run_timestamp_seconds="When a schedule fires next.")
         for run in status.next_runs:
-            due.add_metric([run.kind, run.plan or ""], run.at.timestamp())
-        yield due
-        ages = _gauge("backupd_max_age_seconds", "How old the plan's last success may become.", "plan")
+            due.add((run.kind, run.plan or ""), run.at.timestamp())
+        ages = _Gauges(("plan",), max_age_seconds="How old the plan's last success may become.")
         for plan in self._sources.plans:
-            if plan.max_age is not None:
-                ages.add_metric([plan.name], plan.max_age.total_seconds())
-        yield ages
+            ages.add((plan.name,), plan.max_age.total_seconds() if plan.max_age is not None else None)
+        yield from (*daemon, *due, *ages)
 
     def _subjects(self) -> Iterator[tuple[RunKind, str | None]]:
         plans: list[PlanFacts | None] = [*self._sources.plans, None]
@@ -73,27 +74,27 @@ class BackupdCollector(Collector):
 
     def _runs(self) -> Iterator[Family]:
         labels = "kind", "plan"
-        last = _gauge("backupd_last_run_timestamp_seconds", "When the newest run ended.", *labels)
-        success = _gauge("backupd_last_success_timestamp_seconds", "When the newest good run ended.", *labels)
-        good = _gauge("backupd_last_run_success", "1 if the newest run did all it should, 0 otherwise.", *labels)
-        took = _gauge("backupd_last_run_duration_seconds", "How long the newest run took.", *labels)
-        warnings = _gauge("backupd_last_run_warnings", "What the newest run warned of.", *labels)
-        running = _gauge("backupd_running", "Runs under way.", *labels)
+        last = _Gauges(
+            labels,
+            last_run_timestamp_seconds="When the newest run ended.",
+            last_run_success="1 if the newest run did all it should, 0 otherwise.",
+            last_run_duration_seconds="How long the newest run took.",
+            last_run_warnings="What the newest run warned of.",
+        )
+        success = _Gauges(labels, last_success_timestamp_seconds="When the newest good run ended.")
+        running = _Gauges(labels, running="Runs under way.")
         for kind, plan in self._subjects():
-            key = [kind, plan or ""]
+            key = (kind, plan or "")
             ended = self._last(kind, plan, _ENDED)
             if ended is not None:
-                last.add_metric(key, _ended(ended).timestamp())
-                good.add_metric(key, float(ended.good))
-                took.add_metric(key, ended.seconds or 0.0)
-                warnings.add_metric(key, ended.warnings)
+                last.add(key, _ended(ended), ended.good, ended.seconds or 0.0, ended.warnings)
             done = ended if ended is not None and ended.good else self._last(kind, plan, ["done"])
             if done is not None:
-                success.add_metric(key, _ended(done).timestamp())
+                success.add(key, _ended(done))
             if plan is not None or kind == "prune":
                 newest = self._sources.history.runs(kind=kind, plan=plan, limit=_NEWEST)
-                running.add_metric(key, sum(run.outcome == "running" for run in newest))
-        yield from (last, success, good, took, warnings, running)
+                running.add(key, sum(run.outcome == "running" for run in newest))
+        yield from (*last, *success, *running)
         total = CounterMetricFamily(
             "backupd_runs", "Runs that this daemon saw end.", labels=["kind", "plan", "outcome"]
         )
@@ -107,71 +108,60 @@ class BackupdCollector(Collector):
         return next((run for run in runs if run.plan == plan), None)
 
     def _figures(self) -> Iterator[Family]:
-        labels = "plan", "volume"
-        plain = _gauge("backupd_volume_plain_bytes", "Size of the volume's data in the newest backup.", *labels)
-        new = _gauge("backupd_volume_new_bytes", "What of it no earlier snapshot had.", *labels)
-        stored = _gauge("backupd_volume_stored_bytes", "What that took in the first store.", *labels)
-        files = _gauge("backupd_volume_files", "Files and directories in it.", *labels)
-        warnings = _gauge("backupd_volume_warnings", "What was warned of while it was read.", *labels)
-        seconds = _gauge("backupd_volume_duration_seconds", "How long reading it took.", *labels)
-        away = _gauge(
-            "backupd_service_downtime_seconds", "How long the newest backup held a service.", "plan", "service"
+        read = _Gauges(
+            ("plan", "volume"),
+            volume_plain_bytes="Size of the volume's data in the newest backup.",
+            volume_new_bytes="What of it no earlier snapshot had.",
+            volume_stored_bytes="What that took in the first store.",
+            volume_files="Files and directories in it.",
+            volume_warnings="What was warned of while it was read.",
+            volume_duration_seconds="How long reading it took.",
         )
+        away = _Gauges(("plan", "service"), service_downtime_seconds="How long the newest backup held a service.")
         for plan in self._sources.plans:
             run = self._last("backup", plan.name, ["done", "partial"])
-            for volume, figures in run.volumes.items() if run else ():
-                key = [plan.name, volume]
-                plain.add_metric(key, figures.plain_bytes)
-                new.add_metric(key, figures.new_bytes)
-                stored.add_metric(key, figures.stored_bytes)
-                files.add_metric(key, figures.files)
-                warnings.add_metric(key, figures.warnings)
-                seconds.add_metric(key, figures.seconds)
+            for volume, one in run.volumes.items() if run else ():
+                key = (plan.name, volume)
+                read.add(key, one.plain_bytes, one.new_bytes, one.stored_bytes, one.files, one.warnings, one.seconds)
             for service, span in run.downtime.items() if run else ():
-                away.add_metric([plan.name, service], span)
-        yield from (plain, new, stored, files, warnings, seconds, away)
+                away.add((plan.name, service), span)
+        yield from (*read, *away)
 
     def _stores(self) -> Iterator[Family]:
-        up = _gauge("backupd_store_up", "1 if the last look at the store worked.", "store")
-        seen = _gauge(
-            "backupd_store_seen_timestamp_seconds", "When the store was last looked at with success.", "store"
+        up = _Gauges(("store",), store_up="1 if the last look at the store worked.")
+        seen = _Gauges(
+            ("store",),
+            store_seen_timestamp_seconds="When the store was last looked at with success.",
+            store_size_bytes="All objects of the store.",
+            store_objects="How many objects it has.",
+            store_unreadable="Snapshots and records that can't be read or believed.",
         )
-        size = _gauge("backupd_store_size_bytes", "All objects of the store.", "store")
-        objects = _gauge("backupd_store_objects", "How many objects it has.", "store")
-        damaged = _gauge("backupd_store_unreadable", "Snapshots and records that can't be read or believed.", "store")
-        snapshots = _gauge("backupd_snapshots", "Snapshots in a store.", "store", "plan")
-        newest = _gauge(
-            "backupd_newest_snapshot_timestamp_seconds", "When the newest of a volume began.", "store", "plan", "volume"
+        snapshots = _Gauges(("store", "plan"), snapshots="Snapshots in a store.")
+        newest = _Gauges(
+            ("store", "plan", "volume"), newest_snapshot_timestamp_seconds="When the newest of a volume began."
         )
         for name, state in self._sources.stores().items():
             if state.content is None and state.error is None:
                 continue  # not looked at yet
-            up.add_metric([name], float(state.error is None))
-            if state.content is not None:
-                seen.add_metric([name], state.content.time.timestamp())
-                size.add_metric([name], state.content.size_bytes)
-                objects.add_metric([name], state.content.objects)
-                damaged.add_metric([name], state.content.damaged)
-                self._content(name, state.content, snapshots, newest)
-        yield from (up, seen, size, objects, damaged, snapshots, newest)
+            up.add((name,), state.error is None)
+            if (content := state.content) is not None:
+                seen.add((name,), content.time.timestamp(), content.size_bytes, content.objects, content.damaged)
+                self._content(name, content, snapshots, newest)
+        yield from (*up, *seen, *snapshots, *newest)
 
-    def _content(
-        self, store: str, content: StoreContent, snapshots: GaugeMetricFamily, newest: GaugeMetricFamily
-    ) -> None:
+    def _content(self, store: str, content: StoreContent, snapshots: _Gauges, newest: _Gauges) -> None:
         counts: dict[str, int] = {plan.name: 0 for plan in self._sources.plans if store in plan.stores}
         for manifest in content.manifests:
             counts[manifest.plan] = counts.get(manifest.plan, 0) + 1
         for plan, count in sorted(counts.items()):
-            snapshots.add_metric([store, plan], count)
+            snapshots.add((store, plan), count)
         for facts in self._sources.plans:
             for volume, time in sorted(_newest(facts, content).items()) if store in facts.stores else ():
-                newest.add_metric([store, facts.name, volume], time)
+                newest.add((store, facts.name, volume), time)
 
     def _checks(self) -> Iterator[Family]:
-        states = _gauge("backupd_snapshot_states", "Snapshots by what their checks say.", "store", "plan", "state")
-        newest = _gauge(
-            "backupd_newest_good_snapshot_timestamp_seconds", "When the newest good one began.", "store", "plan"
-        )
+        states = _Gauges(("store", "plan", "state"), snapshot_states="Snapshots by what their checks say.")
+        newest = _Gauges(("store", "plan"), newest_good_snapshot_timestamp_seconds="When the newest good one began.")
         for store, state in self._sources.stores().items():
             if state.content is None:
                 continue
@@ -179,44 +169,56 @@ class BackupdCollector(Collector):
             counts = Counter((manifest.plan, word) for manifest, word in known)
             plans = {plan.name for plan in self._sources.plans if store in plan.stores} | {plan for plan, _ in counts}
             for plan, word in product(sorted(plans), get_args(State)):
-                states.add_metric([store, plan, word], counts[plan, word])
+                states.add((store, plan, word), counts[plan, word])
             good = {manifest.plan: manifest for manifest, word in reversed(known) if word == "good"}
             for plan, manifest in sorted(good.items()):
-                newest.add_metric([store, plan], manifest.time.timestamp())
-        yield from (states, newest)
+                newest.add((store, plan), manifest.time.timestamp())
+        yield from (*states, *newest)
 
     def _drills(self) -> Iterator[Family]:
-        labels = "store", "plan", "volume"
-        time = _gauge("backupd_drill_timestamp_seconds", "When the volume was last drilled.", *labels)
-        proven = _gauge("backupd_drill_success", "1 if that found nothing wrong, 0 if it did.", *labels)
-        recovery = _gauge(
-            "backupd_drill_recovery_seconds", "How long a restore took, services included (RTO).", *labels
+        drilled = _Gauges(
+            ("store", "plan", "volume"),
+            drill_timestamp_seconds="When the volume was last drilled.",
+            drill_success="1 if that found nothing wrong, 0 if it did.",
+            drill_recovery_seconds="How long a restore took, services included (RTO).",
         )
         for store, state in self._sources.stores().items():
             records = state.content.drills if state.content else []
             newest = {(record.plan, volume.volume): (record, volume) for record in records for volume in record.volumes}
             for (plan, name), (record, volume) in newest.items():
-                time.add_metric([store, plan, name], record.time.timestamp())
-                proven.add_metric([store, plan, name], float(volume.outcome != "failed"))
-                recovery.add_metric([store, plan, name], volume.recovery_seconds)
-        yield from (time, proven, recovery)
+                good = volume.outcome != "failed"
+                drilled.add((store, plan, name), record.time.timestamp(), good, volume.recovery_seconds)
+        yield from drilled
 
     def _told(self) -> Iterator[Family]:
-        alert = _gauge("backupd_alert_active", "1: the alert is on.", "alert", "subject")
+        alerts = _Gauges(("alert", "subject"), alert_active="1: the alert is on.")
         for raised in self._sources.alerts().values():
-            alert.add_metric([raised.alert, raised.subject], 1)
-        yield alert
-        free = _gauge("backupd_free_bytes", "Free space where backupd writes.", "place")
-        total = _gauge("backupd_space_bytes", "All space there.", "place")
+            alerts.add((raised.alert, raised.subject), 1)
+        room = _Gauges(("place",), free_bytes="Free space where backupd writes.", space_bytes="All space there.")
         for place, space in self._sources.spaces().items():
             if space is not None:
-                free.add_metric([place], space.free)
-                total.add_metric([place], space.total)
-        yield from (free, total)
+                room.add((place,), space.free, space.total)
+        yield from (*alerts, *room)
         sent = CounterMetricFamily("backupd_notifications", "Notifications and pings.", labels=["receiver", "outcome"])
         for (receiver, outcome), count in self._sources.deliveries().items():
             sent.add_metric([receiver, outcome], count)
         yield sent
+
+
+class _Gauges:
+    """Gauges with the same labels: names and what they tell; `add` gives each a value, None where there is none."""
+
+    def __init__(self, labels: Sequence[str], **texts: str) -> None:
+        self._families = [GaugeMetricFamily(f"backupd_{name}", text, labels=labels) for name, text in texts.items()]
+
+    def __iter__(self) -> Iterator[GaugeMetricFamily]:
+        return iter(self._families)
+
+    def add(self, key: Sequence[str], *values: float | None) -> None:
+        """A row: the values of the labels, and one value for each gauge."""
+        for family, value in zip(self._families, values, strict=True):
+            if value is not None:
+                family.add_metric(key, float(value))
 
 
 def _newest(plan: PlanFacts, content: StoreContent) -> dict[str, float]:
@@ -231,9 +233,5 @@ def _newest(plan: PlanFacts, content: StoreContent) -> dict[str, float]:
     return times
 
 
-def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, labels=labels or None, value=value)
-
-
-def _ended(run: Run) -> datetime:
-    return run.finished or run.started
+def _ended(run: Run) -> float:
+    return (run.finished or run.started).timestamp()

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import yaml
 
 from backupd.lock import volume_lock
 from backupd.model import Volume
+from tests.support.apt import NotInstallable
 from tests.support.cli import Cli
 from tests.support.daemon import PATIENCE_SECONDS, Running, daemon, known_since, wait_until
+from tests.support.faketime import FakeClock, library
 
 LONG_AGO = "2025-01-01T00:00:00Z"
 SELDOM = "0 0 1 1 *"
@@ -111,6 +114,45 @@ def test_a_schedule_fires_in_real_time(make: Callable[..., Cli], tmp_path: Path)
     assert run["snapshot"] in {snapshot["id"] for snapshot in snapshots(cli)}
     assert run["volumes"]["data"]["plain_bytes"] > 200_000
     assert cli.run("healthcheck", code=1).stderr == "error: no daemon runs with this state directory\n"
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> FakeClock:
+    try:
+        return FakeClock(library(tmp_path), tmp_path / "clock")
+    except NotInstallable as exc:
+        pytest.skip(str(exc))
+
+
+def test_a_clock_that_is_set_fires_once_and_starts_no_storm(
+    make: Callable[..., Cli], tmp_path: Path, clock: FakeClock
+) -> None:
+    """Over twelve times of a schedule, far back before them, and over one of them again."""
+    cli = make({"n": {"schedule": "0 */6 * * *"}})
+    cli = replace(cli, environment=cli.environment | clock.environment)
+    begin = datetime(2027, 3, 10, 0, 30, tzinfo=UTC)
+
+    def due() -> datetime:
+        (run,) = json.loads((tmp_path / "state" / "daemon.json").read_text())["next_runs"] or [{"at": "1970-01-01"}]
+        return datetime.fromisoformat(run["at"])
+
+    clock.set(begin)
+    with daemon(cli) as running:
+        running.wait_for("next at 2027-03-10 06:00:00")
+        clock.set(begin + timedelta(days=3))
+        running.wait_for("backup of n is done")
+        assert running.says("the clock moved by +")
+        running.until(lambda: due() == datetime(2027, 3, 13, 6, tzinfo=UTC), "the next time")
+        clock.set(begin - timedelta(days=30))
+        running.wait_for("the clock moved by -")
+        running.until(lambda: due() == datetime(2027, 2, 8, 6, tzinfo=UTC), "the next time, found anew")
+        assert len(runs(cli)) == 1, "none of what has come again is due again"
+        clock.set(datetime(2027, 2, 8, 6, 1, tzinfo=UTC))
+        running.wait_for("backup of n is done", 2)
+        assert cli.json("healthcheck")["healthy"]
+        assert running.stop() == 0
+    assert [run["outcome"] for run in runs(cli)] == ["done", "done"]
+    assert len(snapshots(cli)) == 2
 
 
 def test_what_was_missed_is_caught_up_once(make: Callable[..., Cli], tmp_path: Path) -> None:
