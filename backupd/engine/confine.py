@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -35,7 +35,10 @@ _WITH_TRUNCATE = 3
 
 # What programs read to run: themselves, their libraries, and what they ask of the system.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc", "/dev/null", "/dev/zero", "/dev/urandom")
-_SETTINGS = ("ld.so.cache", "ld.so.preload", "passwd", "group", "nsswitch.conf", "localtime", "xattr.conf")
+_SETTINGS = tuple(
+    f"/etc/{name}"
+    for name in ("ld.so.cache", "ld.so.preload", "passwd", "group", "nsswitch.conf", "localtime", "xattr.conf")
+)
 
 
 class _Ruleset(ctypes.Structure):
@@ -83,10 +86,10 @@ def _restrict(root: int) -> None:
     )
     try:
         _allow(rules, root, access)
-        for path in _readable():
-            with _looked_up(path) as descriptor:
-                _allow(rules, descriptor, _READING if path.is_dir() else _READ_FILE)
-        with _looked_up(Path(os.devnull)) as descriptor:
+        for place in (*_SYSTEM, *_SETTINGS, *os.get_exec_path()):
+            with contextlib.suppress(OSError), _looked_up(place) as descriptor:  # not there, or not for this user
+                _allow(rules, descriptor, _READING if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _READ_FILE)
+        with _looked_up(os.devnull) as descriptor:
             _allow(rules, descriptor, access & _OF_FILES)
         _checked(_libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
         _checked(_libc().syscall(_RESTRICT_SELF, rules, 0))
@@ -94,13 +97,8 @@ def _restrict(root: int) -> None:
         os.close(rules)
 
 
-def _readable() -> Iterable[Path]:
-    wanted = (*_SYSTEM, *os.get_exec_path(), *(f"/etc/{name}" for name in _SETTINGS))
-    return sorted({path for place in wanted if (path := Path(place).resolve()).exists()})
-
-
 @contextlib.contextmanager
-def _looked_up(path: Path) -> Iterator[int]:
+def _looked_up(path: str) -> Iterator[int]:
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         yield descriptor

@@ -237,3 +237,13 @@ def test_a_script_reaches_nothing_but_its_volume(landlock: None, outside: Path, 
     assert fingerprint(outside) == untouched
     assert "secret" not in "".join(path.read_text() for path in root.iterdir() if path.is_file())
     assert (outside / "secret").read_text() == "secret", "this process itself goes on as before"
+
+
+def test_programs_in_places_that_are_not_for_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path to programs may name what there is not."""
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "file").touch()
+    places = [tmp_path / "none", tmp_path / "file" / "below", os.environ["PATH"]]
+    monkeypatch.setenv("PATH", ":".join(map(str, places)))
+    volume = Volume(name="v", kind="directory", source=str(tmp_path / "volume"))
+    assert MountedEngine().run_script(volume, "echo done >file; cat file") == "done\n"

@@ -148,8 +148,9 @@ def raw(url: str, request: bytes, later: bytes = b"") -> bytes:
             with contextlib.suppress(OSError):  # it has hung up
                 connection.sendall(later)
                 connection.shutdown(socket.SHUT_WR)
-        while more := connection.recv(65536):
-            answer += more
+        with contextlib.suppress(ConnectionResetError):  # it has hung up, and left unread what came too much
+            while more := connection.recv(65536):
+                answer += more
     return answer
 
 
