@@ -20,9 +20,9 @@ from backupd.verify.repair import make_room
 def mend_document(store: Store, others: Sequence[Repository], runtime: Runtime) -> None:
     """Write it by what this machine remembers of the store; chunker parameters are those of the first of the others.
 
-    IntegrityError, saying why, unless the store holds a whole snapshot that was seen in that repository, and no record
-    of another one: a directory that nothing is mounted on, and that a manifest got into when it was unmounted, or a
-    store in the place of another, is not made into it.
+    IntegrityError, saying why, unless the store holds a snapshot that was seen in that repository, with data, and no
+    record of another one: a directory that nothing is mounted on, and that a manifest got into when it was unmounted,
+    or a store in the place of another, is not made into it.
     """
     with runtime.leases(store).exclusive("repair") as lease:
         with suppress(IntegrityError):
@@ -43,7 +43,7 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
     seen = list(_seen(store, id_, runtime))
     if not seen:
         raise IntegrityError(
-            f"the store held the repository {id_}, and no whole snapshot of it that was seen here before"
+            f"the store held the repository {id_}, and no data of a snapshot of it that was seen before"
         )
     return RepositoryConfig(
         format=min(manifest.format for manifest in seen),  # refused as a whole where all of it is encrypted
@@ -54,14 +54,14 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
 
 
 def _seen(store: Store, id_: str, runtime: Runtime) -> Iterator[Manifest]:
-    """What is there, byte by byte as this machine has seen it in the repository, and all its objects are there, too."""
+    """What is there, byte by byte as this machine has seen it in the repository, with some of its objects."""
     trust = runtime.security.trust
     known = trust.record(id_).snapshots if trust else {}
     for info in store.list(layout.SNAPSHOTS):
         seen = known.get(layout.snapshot_id(info.key) or "")
         if seen is not None and blake3(data := store.read(info.key)).hexdigest() == seen.digest:
             manifest = decode(data, Manifest, info.key)
-            if all(_is_there(store, ref) for archive in manifest.archives for ref in archive.objects):
+            if any(_is_there(store, ref) for archive in manifest.archives for ref in archive.objects):
                 yield manifest
 
 

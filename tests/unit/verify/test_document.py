@@ -100,7 +100,7 @@ def test_nor_is_one_of_which_nothing_was_seen(place: Place, tmp_path: Path) -> N
     place.stores[0] = other.stores[0]
     lose(place, "gone")
     left = refused(place)
-    assert "no whole snapshot of it" in left
+    assert "no data of a snapshot of it" in left
 
 
 def test_nor_is_a_directory_that_a_manifest_got_into_when_it_was_unmounted(place: Place) -> None:
@@ -108,7 +108,7 @@ def test_nor_is_a_directory_that_a_manifest_got_into_when_it_was_unmounted(place
     below = MemoryStore("one")
     below.put(layout.snapshot(newest.id), place.stores[0].read(layout.snapshot(newest.id)))
     place.stores[0] = below
-    assert "no whole snapshot of it" in refused(place)
+    assert "no data of a snapshot of it" in refused(place)
 
 
 def test_nor_is_a_copy_whose_records_are_about_another(place: Place) -> None:
