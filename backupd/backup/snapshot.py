@@ -100,16 +100,10 @@ def _found(plan: Plan, runtime: Runtime, failed: _Failures) -> list[tuple[Volume
 def _read(
     target: Target, found: Sequence[tuple[VolumeSpec, Volume]], failed: _Failures, *, locked: bool
 ) -> list[Archive]:
-    with ExitStack() as stack:
-        if target.plan.together:
-            ready = set()
-            for spec, volume in sorted(found, key=lambda pair: lock_key(pair[1])):
-                try:
-                    stack.enter_context(nullcontext() if locked else _lock(target.runtime, volume))
-                    ready.add(spec.name)
-                except BackupdError as exc:
-                    failed.add(spec, exc)
-            return read_together(target, [pair for pair in found if pair[0].name in ready], failed.add)
+    if target.plan.together:
+        with ExitStack() as stack:
+            ready = found if locked else _lock_all(target.runtime, found, failed, stack)
+            return read_together(target, ready, failed.add)
     archives = []
     for spec, volume in found:
         try:
@@ -118,6 +112,22 @@ def _read(
         except BackupdError as exc:
             failed.add(spec, exc)
     return archives
+
+
+def _lock_all(
+    runtime: Runtime, found: Sequence[tuple[VolumeSpec, Volume]], failed: _Failures, stack: ExitStack
+) -> list[tuple[VolumeSpec, Volume]]:
+    """Those whose locks the stack holds now: each once, since one directory may have several names."""
+    keys: set[str] = set()
+    for spec, volume in sorted(found, key=lambda pair: lock_key(pair[1])):
+        key = lock_key(volume)
+        try:
+            if key not in keys:
+                stack.enter_context(_lock(runtime, volume))
+                keys.add(key)
+        except BackupdError as exc:
+            failed.add(spec, exc)
+    return [pair for pair in found if lock_key(pair[1]) in keys]
 
 
 def _lock(runtime: Runtime, volume: Volume) -> AbstractContextManager[None]:

@@ -66,6 +66,14 @@ def test_locks_are_taken_in_one_order_so_that_no_two_wait_for_ever(place: Place)
         assert [archive.volume for archive in backup.result().manifest.archives] == ["two", "one"]
 
 
+def test_a_directory_under_two_names_does_not_wait_for_itself(place: Place) -> None:
+    place.root("two").rename(place.root("gone"))
+    place.root("two").symlink_to("one")
+    result = place.backup()
+    assert [archive.volume for archive in result.manifest.archives] == ["one", "two"]
+    assert not result.manifest.failures
+
+
 def test_all_writers_stand_once(place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = seen(place, services, monkeypatch)
     result = place.backup()
