@@ -105,8 +105,9 @@ def _prepare(site: Site, draft: Draft) -> tuple[LastRuns, BackupdError | None]:
     plans = [name for name, plan in site.settings.plans.items() if plan.schedule is not None]
     last = last_runs(site, plans)
     try:
-        if site.security.signer is not None:
-            site.security.signer()  # from now on this machine has a name, and only what bears it counts as its own
+        # From then on this machine has a name, and only what bears it counts as its own: not before all was asked.
+        if site.security.signer is not None and last.keys() >= set(plans):
+            site.security.signer()
     except BackupdError as exc:
         failure = failure or exc
     return last, failure

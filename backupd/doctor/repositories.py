@@ -18,6 +18,8 @@ from backupd.runtime import Runtime
 from backupd.settings import PlanSettings, Settings
 from backupd.settings.cron import last_fire
 
+_ADVICE = "is the daemon running? `backupd backup {}` takes one now"
+
 _RUN_TAKES = timedelta(hours=2)
 """How long after its time, jitter aside, a run may not be there yet without a word."""
 
@@ -75,7 +77,8 @@ def look_at_ages(settings: Settings, runtime: Runtime, seen: Sequence[Held]) -> 
         held = {one.store: [found for found in one.manifests if _is_of(found, name)] for one in seen}
         for store in plan.stores:
             if store in held and plan.schedule is not None:
-                yield _age(name, store, plan, [one for one in held[store] if one.is_run_of(name, machine)], now)
+                own = [one for one in held[store] if one.is_run_of(name, machine)]
+                yield _age(name, store, plan, own, now) if own else _none_yet(name, store, held[store])
         there = {store: held[store] for store in plan.stores if store in held}
         yield from _debts(name, plan, there, now)
 
@@ -84,13 +87,20 @@ def _is_of(manifest: Manifest, plan: str) -> bool:
     return manifest.plan == plan and manifest.reason == "backup"
 
 
+def _none_yet(name: str, store: str, others: Sequence[Manifest]) -> Result:
+    """That no snapshot counts as this machine's run of the plan, and what there is: of parts, or with another key."""
+    subject, advice = f"plan {name} in {store}", _ADVICE.format(name)
+    if not others:
+        return Result("warning", subject, "has no snapshot yet", advice)
+    newest = f"the newest of all is of {others[0].time:%Y-%m-%d %H:%M} UTC"
+    return Result("note", subject, f"has none of the whole plan by this machine yet; {newest}", advice)
+
+
 def _age(name: str, store: str, plan: PlanSettings, manifests: Sequence[Manifest], now: datetime) -> Result:
     subject = f"plan {name} in {store}"
     assert plan.schedule is not None
     zone = ZoneInfo(plan.timezone) if plan.timezone else UTC
-    advice = f"is the daemon running? `backupd backup {name}` takes one now"
-    if not manifests:
-        return Result("warning", subject, "has no snapshot yet", advice)
+    advice = _ADVICE.format(name)
     newest = manifests[0]
     due = last_fire(plan.schedule, now - _RUN_TAKES - (plan.jitter or timedelta()), zone)
     before = last_fire(plan.schedule, due - timedelta(minutes=1), zone)

@@ -18,11 +18,11 @@ def last_runs(site: Site, plans: Collection[str]) -> LastRuns:
     """
     newest: dict[str, dict[str, datetime]] = {}
     silent: set[str] = set()
-    machine = site.security.machine()
     for name in sorted({store for plan in plans for store in site.settings.plans[plan].stores}):
         newest[name] = {}
         try:
             manifests, _ = site.repository_in(name).snapshots()
+            machine = site.security.machine()
         except NoRepository:
             continue
         except BackupdError as exc:

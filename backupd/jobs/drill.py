@@ -25,9 +25,12 @@ class Drilled:
 
 
 def newest_to_drill(site: Site, plan: str) -> tuple[Repository, Manifest]:
-    """A plan's newest snapshot, for a drill by schedule; RunSkipped before there is any."""
+    """A plan's newest snapshot, for a drill by schedule; RunSkipped before there is any.
+
+    One of a part of the plan, or of another machine, is drilled only where there is no other.
+    """
     try:
-        return site.newest_of(plan)
+        return site.newest_of(plan, run=True)
     except (NoRepository, SnapshotNotFound) as exc:
         raise RunSkipped(f"skipped: nothing to drill yet: {exc}") from exc
 

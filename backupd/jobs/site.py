@@ -145,8 +145,8 @@ class Site:
 
         return Elsewhere({name: opener(name) for name in names}, self.progress.note)
 
-    def newest_of(self, plan: str) -> tuple[Repository, Manifest]:
-        """The newest snapshot of a plan, in whatever store it is.
+    def newest_of(self, plan: str, *, run: bool = False) -> tuple[Repository, Manifest]:
+        """The newest snapshot of a plan, in whatever store it is; `run`: rather a run of all of it by this machine.
 
         SnapshotNotFound, NoRepository only if all stores answered and nothing is wrong in any: else that is the error.
         """
@@ -170,7 +170,8 @@ class Site:
             )
         for error in silent:
             self.warn(str(error))
-        return max(found, key=lambda pair: pair[1].time)
+        machine = self.security.machine() if run else None
+        return max(found, key=lambda pair: (run and pair[1].is_run_of(plan, machine), pair[1].time))
 
     def close(self) -> None:
         """Let go of engines and stores, once what is being delivered has been."""

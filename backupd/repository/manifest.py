@@ -151,7 +151,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_run_of(self, plan: str, machine: str | None) -> bool:
         """Whether it is a backup of that plan, as a whole, by the machine with that key; None: by any (decision 52)."""
-        return self.plan == plan and self.reason == "backup" and not self.part and machine in (None, self.signer)
+        return self.plan == plan and self.reason == "backup" and not self.part and self.is_by(machine)
+
+    def is_by(self, machine: str | None) -> bool:
+        """Whether the machine with that key took it; None: whether any did."""
+        return machine in (None, self.signer)
 
     def is_success_of(self, plan: str, machine: str | None) -> bool:
         """The same, and it did all it should."""

@@ -170,7 +170,8 @@ class BackupdCollector(Collector):
             plans = {plan.name for plan in self._sources.plans if store in plan.stores} | {plan for plan, _ in counts}
             for plan, word in product(sorted(plans), get_args(State)):
                 states.add((store, plan, word), counts[plan, word])
-            good = {manifest.plan: manifest for manifest, word in reversed(known) if word == "good"}
+            own = [(manifest, word) for manifest, word in known if manifest.is_by(state.content.machine)]
+            good = {manifest.plan: manifest for manifest, word in reversed(own) if word == "good"}
             for plan, manifest in sorted(good.items()):
                 newest.add((store, plan), manifest.time.timestamp())
         yield from (*states, *newest)
@@ -222,8 +223,9 @@ class _Gauges:
 
 
 def _newest(plan: PlanFacts, content: StoreContent) -> dict[str, float]:
-    """When the newest snapshot of each volume began. What has left the plan grows old without a word."""
-    own = [one for one in content.manifests if one.plan == plan.name and one.reason == "backup"]
+    """When this machine's newest snapshot of each volume began. What has left the plan grows old without a word."""
+    mine = [one for one in content.manifests if one.is_by(content.machine)]
+    own = [one for one in mine if one.plan == plan.name and one.reason == "backup"]
     volumes = set(plan.volumes)
     for newest in [one for one in own if not one.part][:1]:  # volumes may be in the plan by their labels
         volumes |= newest.volumes | {failure.volume for failure in newest.failures}

@@ -29,7 +29,7 @@ class PlanFacts:
 class StoreContent:
     """What a store held at `time`: snapshots newest first, how each stands by its records, objects and their bytes.
 
-    `marks` are the keys that it was read from.
+    `marks` are the keys that it was read from, `machine` is this one's public key at that time, None before it had one.
     """
 
     time: datetime
@@ -39,6 +39,7 @@ class StoreContent:
     size_bytes: int = 0
     damaged: int = 0
     marks: frozenset[str] = frozenset()
+    machine: str | None = None
 
     def standing(self, snapshot_id: str) -> Standing:
         """Of any snapshot."""

@@ -56,10 +56,9 @@ class StoreView:
 
     def newest(self, plan: str) -> datetime | None:
         """When this machine's newest good snapshot of the plan was finished, as far as is known."""
-        machine = self._security().machine()
         contents = [state.content for state in self.seen().values() if state.content is not None]
-        found = (manifest for content in contents for manifest in content.manifests)
-        return max((manifest.finished for manifest in found if manifest.is_success_of(plan, machine)), default=None)
+        found = (one for content in contents for one in content.manifests if one.is_success_of(plan, content.machine))
+        return max((manifest.finished for manifest in found), default=None)
 
     def start(self) -> None:
         """Look from now on."""
@@ -86,19 +85,20 @@ class StoreView:
             self._seen[name] = after
 
     def _look_at(self, name: str, before: StoreContent | None) -> StoreContent:
-        now = self._clock.now()
+        now, security = self._clock.now(), self._security()
+        machine = security.machine()
         with closing(self._open(name)) as store:
             sizes, marks = _listed(store)
             if before is not None and before.marks == marks:
-                return replace(before, time=now, objects=len(sizes), size_bytes=sum(sizes))
+                return replace(before, time=now, objects=len(sizes), size_bytes=sum(sizes), machine=machine)
             try:
-                repository = Repository.open(store, threads=1, security=self._security())
+                repository = Repository.open(store, threads=1, security=security)
             except NoRepository:  # not yet
                 return StoreContent(now, objects=len(sizes), size_bytes=sum(sizes))
             manifests, problems = repository.snapshots()
             found = standings(repository, marks)
             damaged = len(problems) + sum(not isinstance(problem, RecordDoubted) for problem in found.problems)
-            return StoreContent(now, manifests, found.of, len(sizes), sum(sizes), damaged, marks)
+            return StoreContent(now, manifests, found.of, len(sizes), sum(sizes), damaged, marks, machine)
 
     def _run(self) -> None:
         while not self._ending:

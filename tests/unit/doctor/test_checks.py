@@ -219,6 +219,12 @@ def test_what_nobody_would_notice(place: Place) -> None:
 
 def test_no_snapshot_yet(place: Place) -> None:
     assert "plan nightly in local: has no snapshot yet" in said(findings(place), "warning")
+    place.backup()
+    assert not [text for text in said(findings(place), "warning", "note") if text.startswith("plan") and "yet" in text]
+    security = replace(place.runtime.security, machine=lambda: "f" * 64)
+    place.runtime = replace(place.runtime, security=security)
+    (text,) = [text for text in said(findings(place), "warning", "note") if text.startswith("plan") and "yet" in text]
+    assert text.startswith("plan nightly in local: has none of the whole plan by this machine yet; the newest of all")
 
 
 def test_an_incomplete_snapshot_is_an_error(place: Place) -> None:

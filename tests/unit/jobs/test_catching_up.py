@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from backupd.history import Run
-from backupd.jobs import LastRuns, Site, last_runs, run_backup
+from backupd.daemon.child import carry_out
+from backupd.daemon.messages import Task
+from backupd.history import History, Run
+from backupd.jobs import LastRuns, Site, last_runs, newest_to_drill, run_backup
 from backupd.runs import Draft
 from backupd.security import no_identities
 from backupd.settings import Settings, load_settings
+from backupd.web.counts import RunCounter
+from backupd.web.making import plan_facts
+from backupd.web.metrics import make_registry
+from backupd.web.state import Sources
 from backupd.web.storeview import StoreView
 from backupd.wiring import SystemClock, make_security, make_store
 from tests.support.keys import pair
 from tests.support.runtime import BEGIN, RecordingProgress
+from tests.support.web import Status
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
@@ -57,8 +64,12 @@ def known(settings: Settings) -> LastRuns:
         return last_runs(site, ["n"])
 
 
-def succeeded(settings: Settings) -> datetime | None:
-    """As alerts hear of it when the history is lost."""
+def to_drill(settings: Settings) -> datetime:
+    with at(settings) as site:
+        return newest_to_drill(site, "n")[1].time
+
+
+def view_of(settings: Settings) -> StoreView:
     view = StoreView(
         ["shared"],
         lambda name: make_store(settings, name),
@@ -67,8 +78,32 @@ def succeeded(settings: Settings) -> datetime | None:
         timedelta(hours=1),
     )
     view.look()
+    return view
+
+
+def succeeded(settings: Settings) -> datetime | None:
+    """As alerts hear of it when the history is lost."""
+    view = view_of(settings)
     assert view.seen()["shared"].error is None
     return view.newest("n")
+
+
+def newest(settings: Settings) -> dict[str, float]:
+    """By volume, as Prometheus hears of it."""
+    stores, nothing = view_of(settings).seen, dict[str, object]
+    history = History(Path(settings.state_dir))
+    sources = Sources(plan_facts(settings), history, Status(), stores, nothing, nothing, nothing, "1")  # type: ignore[arg-type]
+    return {
+        sample.labels["volume"]: sample.value
+        for family in make_registry(sources, RunCounter([])).collect()
+        for sample in family.samples
+        if sample.name == "backupd_newest_snapshot_timestamp_seconds"
+    }
+
+
+def prepare(settings: Settings) -> None:
+    """As a daemon that starts."""
+    carry_out(Task("prepare", Run(id="a", kind="recover", started=BEGIN), settings))
 
 
 def test_a_part_of_a_plan_is_no_run_of_it(machines: tuple[Settings, Settings]) -> None:
@@ -96,3 +131,52 @@ def test_what_another_machine_has_done_is_not_done_here(machines: tuple[Settings
     assert mine is not None
     assert others is not None
     assert mine < second <= others
+
+
+def test_a_drill_by_schedule_takes_a_run_of_this_machine(machines: tuple[Settings, Settings]) -> None:
+    other, one = machines  # it came later, and believes the other one
+    back_up(other)
+    part = back_up(one, "data")
+    assert to_drill(one) == part, "there is nothing else yet"
+    whole = back_up(one)
+    back_up(one, "data")
+    assert to_drill(one) == whole
+    others = back_up(other)
+    assert to_drill(one) == whole
+    with at(one) as site:
+        assert site.newest_of("n")[1].time == others, "by hand it is the newest of all"
+
+
+def test_metrics_count_parts_and_no_other_machine(machines: tuple[Settings, Settings]) -> None:
+    other, one = machines
+    back_up(other)
+    whole = back_up(one).timestamp()
+    part = back_up(one, "data").timestamp()
+    back_up(other)
+    assert newest(one) == {"data": part, "more": whole}
+
+
+def test_a_silent_store_leaves_open_which_machine_this_is(machines: tuple[Settings, Settings], tmp_path: Path) -> None:
+    """The state directory was lost, and a store can't say what ran: it is asked again at the next start."""
+    one, other = machines
+    whole = back_up(one)
+    (tmp_path / "shared").rename(tmp_path / "away")
+    (tmp_path / "shared").write_text("no directory")
+    prepare(other)
+    assert not (tmp_path / "other" / "signing.key").exists()
+    (tmp_path / "shared").unlink()
+    (tmp_path / "away").rename(tmp_path / "shared")
+    assert known(other) == {"n": whole}
+    prepare(other)
+    assert (tmp_path / "other" / "signing.key").exists()
+    assert known(other) == {"n": None}
+
+
+def test_a_broken_key_is_like_a_silent_store(machines: tuple[Settings, Settings], tmp_path: Path) -> None:
+    one, _ = machines
+    back_up(one)
+    (tmp_path / "one" / "signing.key").write_text("no key")
+    assert known(one) == {}
+    view = view_of(one)
+    assert view.newest("n") is None
+    assert "is not a signing key" in str(view.seen()["shared"].error)
