@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-from backupd.errors import BackupdError, IntegrityError, ObjectExists
+from backupd.errors import BackupdError, IntegrityError, ObjectExists, StoreError
 from backupd.lease import Lease, commit
 from backupd.model import Plan
 from backupd.ports import Clock, Progress
 from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, proven, read_pieces, standings
 from backupd.retention import kept_ids
+
+Note = Callable[[str], None]
+
+
+def _silent(_text: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,8 @@ class Holding:
     """A repository, and the snapshots of a plan that it holds, newest first; `damaged` says which can't be read.
 
     The lease lets snapshots be written to it. `wanted` tells which of a plan's snapshots the store is to keep: the
-    others are not brought back to it once they were pruned. None: all of them.
+    others are not brought back to it once they were pruned. None: all of them. `spoilt` tells the ids of what is known
+    to be damaged there; it is only called when something depends on it, and does not fail.
     """
 
     repository: Repository
@@ -29,6 +36,7 @@ class Holding:
     manifests: tuple[Manifest, ...]
     damaged: tuple[BackupdError, ...] = ()
     wanted: Callable[[Sequence[Manifest]], AbstractSet[str]] | None = None
+    spoilt: Callable[[], AbstractSet[str]] = frozenset
 
     @property
     def name(self) -> str:
@@ -41,15 +49,16 @@ class Holding:
 
     def sound(self, manifests: Sequence[Manifest]) -> list[Manifest]:
         """Those of its snapshots that are not known to be damaged here."""
-        damaged = standings(self.repository).damaged if manifests else ()
-        return [manifest for manifest in manifests if manifest.id not in damaged]
+        return [manifest for manifest in manifests if manifest.id not in self.spoilt()] if manifests else []
 
     def with_newest(self, manifest: Manifest) -> Holding:
         """The same with one snapshot more."""
         return replace(self, manifests=(manifest, *self.manifests))
 
 
-def look(repository: Repository, plan: Plan, lease: Lease, clock: Clock, state: Path | None = None) -> Holding:
+def look(
+    repository: Repository, plan: Plan, lease: Lease, clock: Clock, state: Path | None = None, note: Note = _silent
+) -> Holding:
     """What a repository holds of a plan now. Records of drills are looked for in the directory `state` as well."""
     manifests, damaged = repository.snapshots()
     own = tuple(found for found in manifests if found.plan == plan.name)
@@ -58,7 +67,16 @@ def look(repository: Repository, plan: Plan, lease: Lease, clock: Clock, state: 
     if policy is not None:
         good = proven(repository, state) if policy.asks_for_proven else ()
         wanted = partial(kept_ids, policy=policy, now=clock.now(), timezone=plan.timezone, proven=good)
-    return Holding(repository, lease, own, tuple(damaged), wanted)
+    return Holding(repository, lease, own, tuple(damaged), wanted, cache(partial(_spoilt, repository, note)))
+
+
+def _spoilt(repository: Repository, note: Note) -> AbstractSet[str]:
+    """What its records say is damaged; a store that can't be asked must not stop what is done in the others."""
+    try:
+        return standings(repository).damaged
+    except StoreError as exc:
+        note(f"store {repository.store.name}: cannot tell what is damaged there: {exc}")
+        return frozenset()
 
 
 def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:

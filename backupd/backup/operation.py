@@ -69,7 +69,7 @@ def _back_up(plan: Plan, runtime: Runtime, stores: Sequence[Store], leases: Exit
             lease = leases.enter_context(runtime.leases(store).shared(f"backup of plan {plan.name}"))
             # With this machine's clock set wrong, what others write now would seem to be old.
             _sweep(store, runtime, _STALE_AFTER, lease.store_time() or runtime.clock.now())
-            holdings.append(look(repository, plan, lease, runtime.clock, runtime.state))
+            holdings.append(look(repository, plan, lease, runtime.clock, runtime.state, runtime.progress.note))
         except BackupdError as exc:
             failed(store, exc)
     damaged = {held.name: held.damaged[0] for held in holdings if held.damaged}

@@ -7,19 +7,22 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from backupd.backup import BackupResult, back_up
 from backupd.drill import DrillOptions, DrillRequest, drill
 from backupd.errors import BackupdError, StoreFull, StoreUnavailable
 from backupd.journal import Journal
-from backupd.model import VolumeSpec
+from backupd.model import KeepPolicy, VolumeSpec
 from backupd.recover import recover
-from backupd.repository import Manifest, drills_of, keep_drill, last_drills, proven, standing_of, standings
+from backupd.repository import Manifest, drills_of, keep_drill, last_drills, layout, proven, standing_of, standings
 from backupd.restore import RestoreRequest, plan_restore, restore
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Verifier, VerifyRequest, verify
+from backupd.verify import Finding, Look, Verifier, VerifyRequest, keep_findings, verify
 from tests.support.faulty_store import Crash, FaultyStore
 from tests.support.runtime import Place, RecordingProgress, stored
 from tools.fingerprint import differences, fingerprint
@@ -130,6 +133,30 @@ def test_replicate(place: Place, kind: Kind, which: int) -> None:
         # A manifest whose writing seemed to fail is there all the same, and the other store has a later one instead.
         assert ids[0] == ids[1] or (kind[0] == "unavailable after" and len(ids[0] ^ ids[1]) == 1)
         assert last.manifest.id in ids[0] & ids[1]
+
+
+@pytest.mark.parametrize("kind", KINDS[:3:2], ids=["unavailable", "full"], indirect=True)
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_records_that_cannot_be_read(place: Place, kind: Kind, lacking: int) -> None:
+    """With stores that keep different snapshots, a store that fails costs nothing in the other one."""
+    place.stores.append(FaultyStore(MemoryStore("two")))
+    keep = [KeepPolicy(last=3 - 2 * (number == lacking)) for number in (0, 1)]
+    plan = replace(place.plan, keep=dict(zip(("one", "two"), keep, strict=True)))
+    for number in range(3):
+        (place.root() / "b").write_text(f"{number}")
+        taken = back_up(plan, place.runtime, place.stores).manifest
+        place.clock.time += timedelta(days=1)
+    pruned = place.repository(lacking)
+    pruned.store.delete(layout.snapshot(pruned.snapshots()[0][-1].id))
+    found = Finding(taken.id, "data", problem="gone")
+    keep_findings(pruned, taken, [found], Look(place.clock.now(), "sizes"), place.runtime)
+    (place.root() / "b").write_text("changed")
+    results: list[BackupResult] = []
+    for _ in failures(place, 1, kind, lambda: results.append(back_up(plan, place.runtime, place.stores))):
+        taken = results.pop().manifest
+        assert taken.id in place.repository(0).snapshot_ids()
+        assert results == [], "one for every failure"
+    assert "cannot tell what is damaged" in " ".join(place.notes)
 
 
 @pytest.mark.parametrize("safety", [True, False], ids=["safety", "no safety"])
