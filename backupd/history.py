@@ -46,7 +46,8 @@ class VolumeFigures(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `downtime` is seconds by container; `volumes` has figures of backups only.
 
-    `part`: of volumes that somebody named, and not of the plan as a whole.
+    `part`: of volumes that somebody named, and not of the plan as a whole. `early`: skipped: there was nothing yet that
+    it could be about.
     `error` is the one line that the user was told, `notes` what else is to be known (a store that failed, a volume that
     is not in the snapshot). Neither holds secrets.
     """
@@ -55,6 +56,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     kind: RunKind
     plan: str | None = None
     part: bool = False
+    early: bool = False
     trigger: Trigger = "manual"
     started: datetime
     finished: datetime | None = None

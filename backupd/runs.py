@@ -42,6 +42,11 @@ class Draft:
         """Keep a line with the run."""
         self.run = msgspec.structs.replace(self.run, notes=[*self.run.notes, text])
 
+    def too_early(self, why: str) -> RunSkipped:
+        """What to raise where there is nothing yet that the run could be about: nobody is notified of that."""
+        self.set(early=True)
+        return RunSkipped(f"skipped: nothing to {self.run.kind} yet: {why}")
+
 
 class Recorder:
     """Records runs. `warn` is told when the history can't be kept or a watcher fails: neither ends a run.

@@ -87,7 +87,7 @@ def _run(site: Site, task: Task, draft: Draft) -> None:
         case "backup":
             judge_backup(run_backup(site, plan, draft, overlap=task.overlap))
         case "drill":
-            judge_drill(run_drill(site, newest_to_drill(site, plan), draft).record)
+            judge_drill(run_drill(site, newest_to_drill(site, plan, draft), draft).record)
         case "verify":
             run_verify(site, plan, settings.plans[plan].verify.read_data, draft).require_good()
         case kind:

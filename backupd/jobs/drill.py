@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from backupd import drill as drills
-from backupd.errors import BackupdError, DrillFailed, IntegrityError, NoRepository, RunSkipped, SnapshotNotFound
+from backupd.errors import BackupdError, DrillFailed, IntegrityError, NoRepository, SnapshotNotFound
 from backupd.jobs.recover import finish_interrupted
 from backupd.jobs.site import Site
 from backupd.model import VolumeSpec
@@ -24,7 +24,7 @@ class Drilled:
     trouble: str | None
 
 
-def newest_to_drill(site: Site, plan: str) -> tuple[Repository, Manifest]:
+def newest_to_drill(site: Site, plan: str, draft: Draft) -> tuple[Repository, Manifest]:
     """A plan's newest snapshot, for a drill by schedule; RunSkipped before there is any.
 
     One of a part of the plan, or of another machine, is drilled only where there is no other.
@@ -32,7 +32,7 @@ def newest_to_drill(site: Site, plan: str) -> tuple[Repository, Manifest]:
     try:
         return site.newest_of(plan, run=True)
     except (NoRepository, SnapshotNotFound) as exc:
-        raise RunSkipped(f"skipped: nothing to drill yet: {exc}") from exc
+        raise draft.too_early(str(exc)) from exc
 
 
 def run_drill(site: Site, found: tuple[Repository, Manifest], draft: Draft, volumes: Collection[str] = ()) -> Drilled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backupd import words
-from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure, RunSkipped
+from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure
 from backupd.jobs.site import Site
 from backupd.prune import Pruned, PruneRequest, prune
 from backupd.runs import Draft
@@ -35,7 +35,7 @@ def run_prune(site: Site, draft: Draft) -> list[BackupdError]:
             errors.append(exc)
             draft.note(f"store {name}: {exc}")
     if len(empty) == len(site.settings.stores):
-        raise RunSkipped(f"skipped: nothing to prune yet: {empty[0]}") from empty[0]
+        raise draft.too_early(str(empty[0])) from empty[0]
     return errors
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import SystemRandom
 
 from backupd.engine import MountedEngine
-from backupd.errors import NoRepository, RunSkipped
+from backupd.errors import NoRepository
 from backupd.jobs.site import Site
 from backupd.runs import Draft
 from backupd.verify import Verified, VerifyRequest, verify
@@ -23,9 +23,9 @@ def run_verify(site: Site, plan: str, percentage: float, draft: Draft) -> Verifi
     try:
         verified = verify(stores, request, site.runtime(MountedEngine()), SystemRandom())
     except NoRepository as exc:
-        raise RunSkipped(f"skipped: nothing to verify yet: {exc}") from exc
+        raise draft.too_early(str(exc)) from exc
     if verified.empty:
-        raise RunSkipped(f"skipped: nothing to verify yet: plan {plan} has no snapshot")
+        raise draft.too_early(f"plan {plan} has no snapshot")
     note_verified(draft, verified)
     for problem in verified.problems:
         site.warn(problem)

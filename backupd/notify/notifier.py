@@ -78,7 +78,7 @@ class Notifier:
 
     def ended(self, run: Run) -> None:
         """Tell of the run. SourceError if what is remembered can't be written; the run is told all the same."""
-        if run.trigger == "manual" and not self._routing.manual:
+        if run.early or (run.trigger == "manual" and not self._routing.manual):
             return
         ended: EventName | None = None
         try:

@@ -42,7 +42,7 @@ def back_up(settings: Settings, plan: str) -> None:
 @pytest.mark.parametrize("kind", ["verify", "drill", "prune"])
 def test_before_there_is_a_repository(settings: Settings, kind: RunKind) -> None:
     reply = by_schedule(settings, kind)
-    assert reply.skipped
+    assert (reply.skipped, reply.run.early) == (True, True)
     assert reply.error == f"skipped: nothing to {kind} yet: store here holds no repository"
 
 
@@ -50,7 +50,7 @@ def test_before_there_is_a_repository(settings: Settings, kind: RunKind) -> None
 def test_before_the_plan_has_a_snapshot(settings: Settings, kind: RunKind) -> None:
     back_up(settings, "other")
     reply = by_schedule(settings, kind)
-    assert reply.skipped
+    assert (reply.skipped, reply.run.early) == (True, True)
     assert str(reply.error).startswith(f"skipped: nothing to {kind} yet: ")
     back_up(settings, "n")
     assert by_schedule(settings, kind).error is None

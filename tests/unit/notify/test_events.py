@@ -78,6 +78,11 @@ def test_back_to_normal_is_told_once(told) -> None:
     ]
 
 
+def test_nobody_is_told_that_there_is_nothing_yet(told) -> None:
+    skipped = a_run("skipped", kind="verify")
+    assert told(a_run("skipped", kind="verify", early=True), skipped) == ["warning: check nightly was skipped"]
+
+
 def test_it_is_told_after_a_restart_too(told) -> None:
     assert told(a_run("partial")) == ["warning: backup nightly is done in part"]
     assert told(a_run()) == ["recovery: backup nightly is back to normal"]
