@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, pr
 from backupd.retention import kept_ids
 
 Note = Callable[[str], None]
+Wanted = Callable[[Sequence[Manifest]], AbstractSet[str]]
 
 
 def _silent(_text: str) -> None:
@@ -23,25 +25,17 @@ def _silent(_text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """A repository, and the snapshots of a plan that it holds, newest first; `damaged` says which can't be read.
+class Inventory:
+    """The snapshots of a plan that a store holds, newest first.
 
-    The lease lets snapshots be written to it. `wanted` tells which of a plan's snapshots the store is to keep: the
-    others are not brought back to it once they were pruned. None: all of them. `spoilt` tells the ids of what is known
-    to be damaged there; it is only called when something depends on it, and does not fail.
+    `wanted` tells which of a plan's snapshots the store is to keep: the others are not brought back to it once they
+    were pruned. None: all of them. `spoilt` tells the ids of what is known to be damaged there; it is only called when
+    something depends on it, and does not fail.
     """
 
-    repository: Repository
-    lease: Lease
     manifests: tuple[Manifest, ...]
-    damaged: tuple[BackupdError, ...] = ()
-    wanted: Callable[[Sequence[Manifest]], AbstractSet[str]] | None = None
+    wanted: Wanted | None = None
     spoilt: Callable[[], AbstractSet[str]] = frozenset
-
-    @property
-    def name(self) -> str:
-        """The store's name."""
-        return self.repository.store.name
 
     def has(self, snapshot_id: str) -> bool:
         """Whether it holds a snapshot."""
@@ -50,6 +44,20 @@ class Holding:
     def sound(self, manifests: Sequence[Manifest]) -> list[Manifest]:
         """Those of its snapshots that are not known to be damaged here."""
         return [manifest for manifest in manifests if manifest.id not in self.spoilt()] if manifests else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding(Inventory):
+    """The same of a repository that snapshots may be written to, by the lease; `damaged` says which can't be read."""
+
+    repository: Repository
+    lease: Lease
+    damaged: tuple[BackupdError, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The store's name."""
+        return self.repository.store.name
 
     def with_newest(self, manifest: Manifest) -> Holding:
         """The same with one snapshot more."""
@@ -61,13 +69,30 @@ def look(
 ) -> Holding:
     """What a repository holds of a plan now. Records of drills are looked for in the directory `state` as well."""
     manifests, damaged = repository.snapshots()
-    own = tuple(found for found in manifests if found.plan == plan.name)
-    policy = plan.keep.get(repository.store.name)
-    wanted = None
-    if policy is not None:
-        good = proven(repository, state) if policy.asks_for_proven else ()
-        wanted = partial(kept_ids, policy=policy, now=clock.now(), timezone=plan.timezone, proven=good)
-    return Holding(repository, lease, own, tuple(damaged), wanted, cache(partial(_spoilt, repository, note)))
+    return Holding(
+        manifests=tuple(found for found in manifests if found.plan == plan.name),
+        wanted=wanted_in(repository.store.name, plan, clock.now(), repository, state),
+        spoilt=spoilt_in(repository, note),
+        repository=repository,
+        lease=lease,
+        damaged=tuple(damaged),
+    )
+
+
+def wanted_in(
+    store: str, plan: Plan, now: datetime, repository: Repository | None, state: Path | None
+) -> Wanted | None:
+    """Which snapshots of a plan a store is to keep; None: all. A store without a repository has proven nothing."""
+    policy = plan.keep.get(store)
+    if policy is None:
+        return None
+    good = proven(repository, state) if repository is not None and policy.asks_for_proven else ()
+    return partial(kept_ids, policy=policy, now=now, timezone=plan.timezone, proven=good)
+
+
+def spoilt_in(repository: Repository, note: Note = _silent) -> Callable[[], AbstractSet[str]]:
+    """Tells the ids of what is known to be damaged in a store, which is asked once, when they are first asked for."""
+    return cache(partial(_spoilt, repository, note))
 
 
 def _spoilt(repository: Repository, note: Note) -> AbstractSet[str]:
@@ -79,7 +104,7 @@ def _spoilt(repository: Repository, note: Note) -> AbstractSet[str]:
         return frozenset()
 
 
-def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:
+def lagging(target: Inventory, holdings: Sequence[Inventory]) -> list[Manifest]:
     """What the target lacks of the others' snapshots and would keep if it had it, oldest first.
 
     As prune sees it: what is known to be damaged, in the target or wherever it could be had, takes nobody's place.
@@ -94,7 +119,7 @@ def lagging(target: Holding, holdings: Sequence[Holding]) -> list[Manifest]:
     return sorted(owed, key=lambda manifest: manifest.time)
 
 
-def _to_be_had(owed: Sequence[Manifest], holdings: Sequence[Holding]) -> list[Manifest]:
+def _to_be_had(owed: Sequence[Manifest], holdings: Sequence[Inventory]) -> list[Manifest]:
     """Those that some store holds and is not known to hold damaged."""
     sound = {one.id for held in holdings for one in held.sound([one for one in owed if held.has(one.id)])}
     return [manifest for manifest in owed if manifest.id in sound]

@@ -11,9 +11,10 @@ from backupd.doctor.result import Result
 from backupd.doctor.stores import open_repository
 from backupd.known import KnownRepositories
 from backupd.lease import standing
+from backupd.model import Plan
 from backupd.ports import Store
-from backupd.repository import Manifest
-from backupd.retention import kept_ids
+from backupd.replicate import Inventory, lagging, spoilt_in, wanted_in
+from backupd.repository import Manifest, Repository
 from backupd.runtime import Runtime
 from backupd.settings import PlanSettings, Settings
 from backupd.settings.cron import last_fire
@@ -30,6 +31,7 @@ class Held:
 
     store: str
     manifests: tuple[Manifest, ...]
+    repository: Repository | None = None
 
 
 def look_at_repository(store: Store, runtime: Runtime, seen: list[Held]) -> Iterator[Result]:
@@ -44,7 +46,7 @@ def look_at_repository(store: Store, runtime: Runtime, seen: list[Held]) -> Iter
         return
     known.check(store.name, opened.config.id)
     manifests, damage = opened.snapshots()
-    seen.append(Held(store.name, tuple(manifests)))
+    seen.append(Held(store.name, tuple(manifests), opened))
     for problem in damage:
         yield Result("error", subject, str(problem), problem.hint)
     newest = f", the newest of {manifests[0].time:%Y-%m-%d %H:%M} UTC" if manifests else ""
@@ -79,8 +81,7 @@ def look_at_ages(settings: Settings, runtime: Runtime, seen: Sequence[Held]) -> 
             if store in held and plan.schedule is not None:
                 own = [one for one in held[store] if one.is_run_of(name, machine)]
                 yield _age(name, store, plan, own, now) if own else _none_yet(name, store, held[store])
-        there = {store: held[store] for store in plan.stores if store in held}
-        yield from _debts(name, plan, there, now)
+        yield from _debts(settings.plan(name), [one for one in seen if one.store in plan.stores], runtime)
 
 
 def _is_of(manifest: Manifest, plan: str) -> bool:
@@ -115,14 +116,16 @@ def _age(name: str, store: str, plan: PlanSettings, manifests: Sequence[Manifest
     return Result("ok", subject, age)
 
 
-def _debts(name: str, plan: PlanSettings, held: dict[str, list[Manifest]], now: datetime) -> Iterator[Result]:
-    """Snapshots that one store of the plan has, and another would keep and lacks."""
-    everywhere = {manifest.id: manifest for manifests in held.values() for manifest in manifests}
-    for store, manifests in held.items():
-        owed = set(everywhere) - {manifest.id for manifest in manifests}
-        policy = plan.keep_in(store)
-        if owed and policy is not None:
-            owed &= set(kept_ids(list(everywhere.values()), policy, now, plan.timezone or "UTC"))
-        if owed:
-            text = f"lacks {len(owed)} snapshot{'' if len(owed) == 1 else 's'} of plan {name} that another store has"
+def _debts(plan: Plan, seen: Sequence[Held], runtime: Runtime) -> Iterator[Result]:
+    """Snapshots that one store of the plan has, and that the next backup would copy to another."""
+    there = {one.store: _inventory(plan, one, runtime) for one in seen}
+    for store, inventory in there.items():
+        if owed := len(lagging(inventory, list(there.values()))):
+            text = f"lacks {owed} snapshot{'' if owed == 1 else 's'} of plan {plan.name} that another store has"
             yield Result("warning", f"store {store}", text, "the next backup copies them, if the store can be reached")
+
+
+def _inventory(plan: Plan, one: Held, runtime: Runtime) -> Inventory:
+    own = tuple(found for found in one.manifests if found.plan == plan.name)
+    wanted = wanted_in(one.store, plan, runtime.clock.now(), one.repository, runtime.state)
+    return Inventory(own, wanted, spoilt_in(one.repository) if one.repository is not None else frozenset)

@@ -13,7 +13,7 @@ from backupd.archive import ChunkerParameters
 from backupd.errors import IntegrityError, ObjectExists
 from backupd.lease import Lease
 from backupd.model import KeepPolicy
-from backupd.replicate import Holding, copy_snapshot, lagging, look
+from backupd.replicate import Inventory, copy_snapshot, lagging, look
 from backupd.repository import Manifest, Repository, keep_drill
 from backupd.stores.memory import MemoryStore
 from backupd.verify import Finding, Look, keep_findings
@@ -44,10 +44,9 @@ def test_lagging_is_what_is_missing(place: Place) -> None:
     lease = Lease(place.stores[0], place.clock, "", None)  # type: ignore[arg-type]  # nothing is written
     holding = look(place.repository(), place.plan, lease, place.clock)
     assert [manifest.id for manifest in holding.manifests] == [manifest.id for manifest in reversed(manifests)]
-    target = empty()
 
     def owed(*held: int) -> list[int]:
-        mine = Holding(target, lease, tuple(manifests[number] for number in sorted(held, reverse=True)))
+        mine = Inventory(tuple(manifests[number] for number in sorted(held, reverse=True)))
         return [manifests.index(manifest) for manifest in lagging(mine, [holding, mine])]
 
     assert owed() == [0, 1, 2]

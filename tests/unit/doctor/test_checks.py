@@ -18,8 +18,11 @@ from backupd.doctor.machine import look_at_keys, look_at_state, room, skew
 from backupd.errors import SourceError, StoreUnavailable
 from backupd.history import History, Outcome, Run, RunKind
 from backupd.ports import Store
+from backupd.repository import layout
 from backupd.settings import Settings, load_settings
 from backupd.stores.memory import MemoryStore
+from backupd.verify import Finding as Damage
+from backupd.verify import Look, keep_findings
 from tests.support.faulty_store import FaultyStore
 from tests.support.runtime import Place
 
@@ -245,6 +248,25 @@ def test_a_store_that_owes_snapshots(place: Place) -> None:
     place.backup()
     found = findings(place, [first, second], stores=two, plans={"nightly": plan})
     assert not any("lacks" in text for text in said(found, "warning", "error"))
+
+
+def test_what_is_owed_in_the_place_of_a_damaged_one(place: Place) -> None:
+    """As the next backup sees it: what is damaged takes nobody's place."""
+    first, second = MemoryStore("local"), MemoryStore("second")
+    place.stores = [first, second]
+    taken = [place.backup().manifest for _ in range(2)]
+    second.delete(layout.snapshot(taken[0].id))
+    two = {**CONFIGURATION["stores"], "second": {"type": "local", "path": "./second"}}
+    plan = {**CONFIGURATION["plans"]["nightly"], "stores": ["local", "second"], "keep": {"last": 1}}
+
+    def owed() -> list[str]:
+        found = findings(place, [first, second], stores=two, plans={"nightly": plan})
+        return [text for text in said(found, "warning") if "lacks" in text]
+
+    assert owed() == []
+    spoilt = Damage(taken[1].id, "data", problem="gone")
+    keep_findings(place.repository(1), taken[1], [spoilt], Look(place.clock.now(), "sizes"), place.runtime)
+    assert [text.partition(" of")[0] for text in owed()] == ["store second: lacks 1 snapshot"]
 
 
 def test_a_store_that_does_not_answer_is_one_error_and_the_rest_is_looked_at(place: Place) -> None:

@@ -138,8 +138,8 @@ def test_what_is_damaged_or_lacking_takes_nobodys_place(place: Place) -> None:
     lacking = msgspec.structs.replace(damaged, id="f" * 16, time=place.clock.time)
     wanted = partial(kept_ids, policy=KEEP, now=place.clock.time, timezone="UTC")
     with place.runtime.leases(place.stores[0]).shared("backup") as lease:
-        holding = Holding(repository, lease, (damaged, *others), wanted=wanted)
-        elsewhere = Holding(repository, lease, (lacking, damaged, *others))
+        holding = Holding((damaged, *others), wanted, repository=repository, lease=lease)
+        elsewhere = Holding((lacking, damaged, *others), repository=repository, lease=lease)
         assert keep_locked(holding, [holding, elsewhere], place.clock.time) is None
     kept = outlined(place).kept
     assert {damaged.id, *(manifest.id for manifest in others[:2])} <= {manifest.id for manifest in kept}
