@@ -11,9 +11,12 @@ import contextlib
 import ctypes
 import os
 import stat
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,11 +37,18 @@ _LEAST_VERSION = 2  # in version 1 nothing could be renamed from one directory t
 _WITH_TRUNCATE = 3
 
 # What programs read to run: themselves, their libraries, and what they ask of the system.
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc", "/dev/null", "/dev/zero", "/dev/urandom")
+_SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store"),
+    *("/proc", "/dev/null", "/dev/zero", "/dev/urandom"),
+)
 _SETTINGS = tuple(
     f"/etc/{name}"
     for name in ("ld.so.cache", "ld.so.preload", "passwd", "group", "nsswitch.conf", "localtime", "xattr.conf")
 )
+_MUSL_SETTINGS = "ld-musl-*.path"
+
+_NEEDED = ("sh", "-c", "tar --version; [ $? -lt 126 ]")
+"""What jobs run, doing nothing; 126 and 127 say that it did not even start."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -53,12 +63,13 @@ class _Beneath(ctypes.Structure):
 def confined(root: int, start: Callable[[], T]) -> T:
     """What `start` returns, called where nothing but the directory of this descriptor, and no secret, is within reach.
 
-    Whatever it starts inherits that for ever. Where the kernel has no Landlock (before 5.19), or a seccomp profile
-    hides it, `start` is called as it is. Modes, owners and times of what is there already are not guarded by it.
+    Whatever it starts inherits that for ever. Where `why_unconfined` has an answer, `start` is called as it is. Modes,
+    owners and times of what is there already are not guarded by it.
     """
-    if not can_confine():
-        return start()
+    return start() if why_unconfined() else _confined(root, start)
 
+
+def _confined(root: int, start: Callable[[], T]) -> T:
     def restricted() -> T:
         _restrict(root)
         return start()
@@ -67,9 +78,22 @@ def confined(root: int, start: Callable[[], T]) -> T:
         return thread.submit(restricted).result()
 
 
-def can_confine() -> bool:
-    """Whether this kernel, and whoever started this process, lets it."""
-    return landlock_version() >= _LEAST_VERSION
+@cache
+def why_unconfined() -> str | None:
+    """Why jobs are not confined, in words that follow "not confined:"; None if they are. Found out once."""
+    if landlock_version() < _LEAST_VERSION:  # an old kernel, or a seccomp profile that hides it
+        return "no Landlock here"
+    with tempfile.TemporaryDirectory(prefix="backupd-") as directory, _looked_up(directory) as root:
+        if not _confined(root, _programs_run) and _programs_run():
+            return "tar, sh or their libraries are in places where a confined job could not read them"
+    return None
+
+
+def _programs_run() -> bool:
+    try:
+        return subprocess.run(_NEEDED, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 @cache
@@ -86,7 +110,7 @@ def _restrict(root: int) -> None:
     )
     try:
         _allow(rules, root, access)
-        for place in (*_SYSTEM, *_SETTINGS, *os.get_exec_path()):
+        for place in (*_SYSTEM, *_SETTINGS, *map(str, Path("/etc").glob(_MUSL_SETTINGS)), *os.get_exec_path()):
             with contextlib.suppress(OSError), _looked_up(place) as descriptor:  # not there, or not for this user
                 _allow(rules, descriptor, _READING if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _READ_FILE)
         with _looked_up(os.devnull) as descriptor:

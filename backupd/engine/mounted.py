@@ -14,7 +14,6 @@ from pathlib import Path
 
 from backupd.engine.localjob import LocalInput, LocalOutput
 from backupd.engine.tarcommand import (
-    ENVIRONMENT,
     PROBE,
     LocalTar,
     create_command,
@@ -22,7 +21,7 @@ from backupd.engine.tarcommand import (
     tar_from_words,
 )
 from backupd.engine.verdict import Complaints, failure
-from backupd.engine.within import start_in, within
+from backupd.engine.within import job_environment, start_in, within
 from backupd.engine.workspace import Workspace
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
@@ -194,7 +193,5 @@ def _output(start: Callable[..., subprocess.Popen[bytes]], command: Sequence[str
 
 
 def _probe() -> LocalTar:
-    said = subprocess.run(
-        ["sh", "-c", PROBE], capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT
-    )
+    said = subprocess.run(["sh", "-c", PROBE], capture_output=True, text=True, check=False, env=job_environment())
     return tar_from_words(said.stdout)

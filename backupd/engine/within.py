@@ -17,6 +17,8 @@ from backupd.errors import SourceError
 
 SUBDIRECTORY_MODE = 0o700
 
+_PASSED = frozenset({"PATH", "HOME", "TMPDIR", "PYTHONHOME", "PYTHONPATH"})
+
 
 @dataclass(frozen=True, slots=True)
 class Within:
@@ -32,7 +34,13 @@ class Within:
 
 def start_in(directory: str, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """A process in a directory, in a group of its own."""
-    return subprocess.Popen(list(command), cwd=directory, env=os.environ | ENVIRONMENT, process_group=0, **options)
+    return subprocess.Popen(list(command), cwd=directory, env=job_environment(), process_group=0, **options)
+
+
+def job_environment() -> dict[str, str]:
+    """What programs need to be found and to run: whoever misuses a job finds no password in its environment."""
+    needed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith("LD_")}
+    return needed | ENVIRONMENT
 
 
 @contextmanager

@@ -8,13 +8,13 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from backupd.engine import MountedEngine
-from backupd.engine.confine import can_confine
+from backupd.engine.confine import why_unconfined
 from backupd.errors import BackupdError, SourceError
 from backupd.model import Volume
 from tests.support.daemon import wait_until
@@ -147,8 +147,8 @@ def test_a_hostile_archive(engine: EngineUnderTest, outside: Path) -> None:
 
 @pytest.fixture
 def landlock() -> None:
-    if not can_confine():
-        pytest.skip("this kernel, or a seccomp profile, has no Landlock: the sidecar's own files are not guarded")
+    if why := why_unconfined():
+        pytest.skip(f"the sidecar's own files are not guarded: {why}")
 
 
 def test_a_staging_directory_that_becomes_a_link_before_tar_is_in_it(
@@ -223,7 +223,7 @@ def test_a_directory_that_becomes_a_link_below_the_hands_of_tar(landlock: None, 
     [
         "echo evil >link/secret", "echo evil >link/new", "mkdir link/new", "rm link/secret", "mv link/secret .",
         "mv mine link/", "ln mine link/new", "ln -s x link/new", "cat link/secret", "cp link/secret .", "ls link/",
-        "truncate -s 0 link/secret", "mkfifo link/new", "cat /etc/shadow",
+        "truncate -s 0 link/secret", "mkfifo link/new", "cat /etc/hostname",
     ],
 )  # fmt: skip
 def test_a_script_reaches_nothing_but_its_volume(landlock: None, outside: Path, tmp_path: Path, act: str) -> None:
@@ -239,11 +239,53 @@ def test_a_script_reaches_nothing_but_its_volume(landlock: None, outside: Path, 
     assert (outside / "secret").read_text() == "secret", "this process itself goes on as before"
 
 
-def test_programs_in_places_that_are_not_for_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path to programs may name what there is not."""
+def test_a_job_has_no_password_in_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKUPD_STORES__OFFSITE__SECRET_KEY", "hush")
+    volume = Volume(name="v", kind="directory", source=str(tmp_path))
+    said = MountedEngine().run_script(volume, "tr '\\0' '\\n' </proc/self/environ")
+    assert "PATH=" in said
+    assert "hush" not in said
+
+
+def test_programs_in_places_that_are_not_for_this_user(
+    landlock: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path to programs may name what there is not, and what may not be looked at."""
     (tmp_path / "volume").mkdir()
     (tmp_path / "file").touch()
-    places = [tmp_path / "none", tmp_path / "file" / "below", os.environ["PATH"]]
+    looked_up, closed = os.open, str(tmp_path / "closed")
+
+    def refuse(path: str, *arguments: int, **options: int) -> int:
+        if path == closed:  # by mode it could not be closed to root
+            raise PermissionError(13, "Permission denied", path)
+        return looked_up(path, *arguments, **options)
+
+    places = [tmp_path / "none", tmp_path / "file" / "below", closed, os.environ["PATH"]]
     monkeypatch.setenv("PATH", ":".join(map(str, places)))
+    monkeypatch.setattr("backupd.engine.confine.os.open", refuse)
     volume = Volume(name="v", kind="directory", source=str(tmp_path / "volume"))
     assert MountedEngine().run_script(volume, "echo done >file; cat file") == "done\n"
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    why_unconfined.cache_clear()
+    yield
+    why_unconfined.cache_clear()
+
+
+def test_programs_whose_files_are_in_unusual_places(
+    landlock: None, asked_anew: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather unconfined than not at all, and it is told."""
+    for name in ("volume", "bin", "cellar"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cellar" / "tar").write_text(f'#!/bin/sh\nexec {shutil.which("tar")} "$@"\n')
+    (tmp_path / "cellar" / "tar").chmod(0o755)
+    (tmp_path / "bin" / "tar").symlink_to(tmp_path / "cellar" / "tar")
+    (tmp_path / "bin" / "sh").symlink_to(shutil.which("sh") or "")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    volume = Volume(name="v", kind="directory", source=str(tmp_path / "volume"))
+    why_unconfined.cache_clear()
+    assert MountedEngine().run_script(volume, "tar --version >/dev/null && echo done") == "done\n"
+    assert "could not read them" in (why_unconfined() or "")
