@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from backupd.engine.confine import confined
 from backupd.engine.tarcommand import ENVIRONMENT, refuse_outside
-from backupd.errors import SourceError
+from backupd.errors import SourceError, VolumeFull
 
 SUBDIRECTORY_MODE = 0o700
 
@@ -77,4 +78,6 @@ def _no_way(root: str, subdirectory: str, reached: str, exc: OSError) -> SourceE
     if reached != root and Path(reached).is_symlink():
         whole = f"{root}/{subdirectory}"
         return SourceError(f"{whole} is reached through a symbolic link, which could lead out of the volume")
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VolumeFull(f"cannot make {reached}: {exc.strerror}")
     return SourceError(f"cannot open {reached}: {exc.strerror}", hint="may this user read and write there?")

@@ -74,7 +74,7 @@ def restore(
         except BaseException as exc:
             change.take_back(exc)
             if isinstance(exc, VolumeFull):
-                raise VolumeFull(f"{exc}; the volume holds what it held before", hint=exc.hint) from exc
+                raise VolumeFull(f"{exc}; nothing was changed", hint=exc.hint) from exc
             raise
         unhealthy = None if request.rollback else _started(still)
         change.finish()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 
 from blake3 import blake3
 
 from backupd.archive import ChunkerParameters
-from backupd.errors import BackupdError, IntegrityError, ObjectNotFound
+from backupd.errors import IntegrityError, ObjectNotFound, RepositoryError
 from backupd.known import KnownRepositories
 from backupd.ports import Store
 from backupd.repository import CheckRecord, Manifest, ObjectRef, Repository, RepositoryConfig, layout
-from backupd.repository.documents import decode, encode
+from backupd.repository.documents import decode, encode, signature_of
 from backupd.runtime import Runtime
 from backupd.verify.repair import make_room
 
@@ -38,10 +39,11 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
     id_ = KnownRepositories(runtime.state).of(store.name)
     if id_ is None:
         raise IntegrityError("this machine has never backed up there, and does not know the repository's id")
-    if (named := _named_by_a_check(store)) not in (None, id_):
+    if others_named := _named_by_checks(store, id_, runtime) - {id_}:
+        named = ", ".join(sorted(others_named))
         raise IntegrityError(f"the store held the repository {id_}, and its records are about {named}: is it another?")
     seen = list(_seen(store, id_, runtime))
-    if not seen:
+    if not _one_is_whole(store, seen):
         raise IntegrityError(
             f"the store held the repository {id_}, and no data of a snapshot of it that was seen before"
         )
@@ -54,28 +56,41 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
 
 
 def _seen(store: Store, id_: str, runtime: Runtime) -> Iterator[Manifest]:
-    """What is there, byte by byte as this machine has seen it in the repository, with some of its objects."""
+    """What is there, byte by byte as this machine has seen it in the repository; not what a later version wrote."""
     trust = runtime.security.trust
     known = trust.record(id_).snapshots if trust else {}
     for info in store.list(layout.SNAPSHOTS):
         seen = known.get(layout.snapshot_id(info.key) or "")
         if seen is not None and blake3(data := store.read(info.key)).hexdigest() == seen.digest:
-            manifest = decode(data, Manifest, info.key)
-            if any(_is_there(store, ref) for archive in manifest.archives for ref in archive.objects):
-                yield manifest
+            with suppress(RepositoryError, IntegrityError):
+                yield decode(data, Manifest, info.key)
 
 
-def _is_there(store: Store, ref: ObjectRef) -> bool:
-    try:
-        return store.stat(ref.key).size == ref.size
-    except ObjectNotFound:
-        return False
+def _one_is_whole(store: Store, manifests: Sequence[Manifest]) -> bool:
+    """Whether all objects of a snapshot are there; the newest are asked first, and each object once."""
+
+    @cache
+    def is_there(ref: ObjectRef) -> bool:
+        try:
+            return store.stat(ref.key).size == ref.size
+        except ObjectNotFound:
+            return False
+
+    return any(
+        all(is_there(ref) for archive in manifest.archives for ref in archive.objects)
+        for manifest in sorted(manifests, key=lambda manifest: manifest.time, reverse=True)
+    )
 
 
-def _named_by_a_check(store: Store) -> str | None:
-    """The repository that the records of checks in the store are about; None if none can be read."""
+def _named_by_checks(store: Store, id_: str, runtime: Runtime) -> set[str]:
+    """The repositories that the records of checks in the store are about, as far as they are legible and believed."""
+    trust = runtime.security.trust
+    named = set()
     for info in store.list(layout.CHECKS):
         if layout.checked_snapshot(info.key):
-            with suppress(BackupdError):
-                return decode(store.read(info.key), CheckRecord, info.key).repository
-    return None
+            data = store.read(info.key)
+            with suppress(RepositoryError, IntegrityError):
+                record = decode(data, CheckRecord, info.key)
+                if trust is None or trust.doubt(id_, signature_of(data)) is None:
+                    named.add(record.repository)
+    return named
