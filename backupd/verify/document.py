@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import cache
 
 from blake3 import blake3
 
@@ -22,8 +21,8 @@ def mend_document(store: Store, others: Sequence[Repository], runtime: Runtime) 
     """Write it by what this machine remembers of the store; chunker parameters are those of the first of the others.
 
     IntegrityError, saying why, unless the store holds a snapshot that was seen in that repository, with data, and no
-    record of another one: a directory that nothing is mounted on, and that a manifest got into when it was unmounted,
-    or a store in the place of another, is not made into it.
+    believed record of another one: a directory that nothing is mounted on, and that a manifest got into when it was
+    unmounted, or a store in the place of another, is not made into it.
     """
     with runtime.leases(store).exclusive("repair") as lease:
         with suppress(IntegrityError):
@@ -43,7 +42,7 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
         named = ", ".join(sorted(others_named))
         raise IntegrityError(f"the store held the repository {id_}, and its records are about {named}: is it another?")
     seen = list(_seen(store, id_, runtime))
-    if not _one_is_whole(store, seen):
+    if not _some_data_are_there(store, seen):
         raise IntegrityError(
             f"the store held the repository {id_}, and no data of a snapshot of it that was seen before"
         )
@@ -66,20 +65,18 @@ def _seen(store: Store, id_: str, runtime: Runtime) -> Iterator[Manifest]:
                 yield decode(data, Manifest, info.key)
 
 
-def _one_is_whole(store: Store, manifests: Sequence[Manifest]) -> bool:
-    """Whether all objects of a snapshot are there; the newest are asked first, and each object once."""
+def _some_data_are_there(store: Store, manifests: Sequence[Manifest]) -> bool:
+    """Whether any object of a snapshot is there; those of the newest are asked for first, and each once."""
+    ordered = sorted(manifests, key=lambda manifest: manifest.time, reverse=True)
+    objects = dict.fromkeys(ref for manifest in ordered for archive in manifest.archives for ref in archive.objects)
+    return any(_is_there(store, ref) for ref in objects)
 
-    @cache
-    def is_there(ref: ObjectRef) -> bool:
-        try:
-            return store.stat(ref.key).size == ref.size
-        except ObjectNotFound:
-            return False
 
-    return any(
-        all(is_there(ref) for archive in manifest.archives for ref in archive.objects)
-        for manifest in sorted(manifests, key=lambda manifest: manifest.time, reverse=True)
-    )
+def _is_there(store: Store, ref: ObjectRef) -> bool:
+    try:
+        return store.stat(ref.key).size == ref.size
+    except ObjectNotFound:
+        return False
 
 
 def _named_by_checks(store: Store, id_: str, runtime: Runtime) -> set[str]:
