@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -56,11 +57,20 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_a_year_in_a_minute(
-    make_stack: Callable[..., Compose], e2e_client: docker.DockerClient, receiver: Receiver
+    make_stack: Callable[..., Compose], e2e_client: docker.DockerClient, receiver: Receiver, tmp_path: Path
 ) -> None:
     """A schedule fires, its snapshot is in both stores; that is told and counted; after a kill all goes on."""
-    url = f"json://10.0.2.2:{receiver.server_port}/told"
-    stack = make_stack("docker-compose.daemon.yml", TEST_RECEIVER=url)
+    urls = {
+        "notify": f"json://10.0.2.2:{receiver.server_port}/told",
+        "ping": "https://ping.example.org/uuid-of-nightly",
+    }
+    for name, url in urls.items():
+        (tmp_path / name).write_text(url)
+    files = {f"BACKUPD_{name.upper()}_URL_FILE": str(tmp_path / name) for name in urls}
+    stack = make_stack("docker-compose.daemon.yml", **files)
+    shown = stack.backupd("config", "show", "--json")
+    assert json.loads(shown)["plans"]["nightly"]["ping"]["url"], "the file of the overlay is read"
+    assert "uuid-of-nightly" not in shown
     container = e2e_client.containers.get("contravento-backup-prod")
 
     def snapshots(store: str) -> set[str]:
