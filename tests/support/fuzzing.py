@@ -39,7 +39,7 @@ from backupd.stores.s3.remembered import Remembered
 from backupd.trust import Trust
 from backupd.verify import Verifier
 from tests.support.fuzz_seeds import CLAIM, DEEP, DRILL, LEASE, SETTINGS, TRUST, journals, signing_keys, tars
-from tests.support.runtime import BEGIN, Place, RecordingProgress, put, stored
+from tests.support.runtime import BEGIN, Place, RecordingProgress, TickingClock, put, stored
 from tests.support.tars import padded
 
 Consume = Callable[[bytes], object]
@@ -180,7 +180,7 @@ def _trust(state: Path) -> None:
 
 def _stale(state: Path) -> None:
     Claims(state / "uploads", _OPTIONS).abandoned()
-    Remembered(state / "uploads" / "claim", _OPTIONS).recall()
+    Remembered(state / "uploads" / "claim", _OPTIONS, TickingClock()).recall()
 
 
 def _lease(data: bytes) -> None:
