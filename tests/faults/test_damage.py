@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from backupd.archive import ChunkerParameters
 from backupd.backup import back_up
 from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, SnapshotNotFound
 from backupd.model import Compression
@@ -28,11 +27,11 @@ from backupd.verify import Verifier
 from tests.support.drills import record
 from tests.support.keys import Machine, Pair, pair, use
 from tests.support.runtime import Place, RecordingProgress, put
+from tests.support.two_stores import SMALL
 from tools.fingerprint import differences, fingerprint
 
 DAMAGES = int(os.environ.get("BACKUPD_DAMAGES", "400"))
 SEED = int(os.environ.get("BACKUPD_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
 UNMISSED = (layout.DRILLS, layout.LEASES)
 KINDS = ("flip", "flip", "flip", "truncate", "delete", "swap", "replace", "append", "zero")
 

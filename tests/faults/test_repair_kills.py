@@ -12,18 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from backupd.archive import ChunkerParameters
 from backupd.errors import BackupdError, StoreUnavailable
 from backupd.ports import Store
 from backupd.repository import Elsewhere, Repository, layout
-from backupd.stores.memory import MemoryStore
 from backupd.verify import VerifyRequest, verify
 from tests.support.faulty_store import Crash, FaultyStore
-from tests.support.keys import Machine, use
 from tests.support.pruning import copied
 from tests.support.runtime import Place, put, stored
+from tests.support.two_stores import two_stores
 
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
 REPAIR = VerifyRequest(fraction=1.0, repair=True)
 
 # Name, error, whether the operation was carried out all the same, and at every how many. Killed before an operation is
@@ -37,15 +34,7 @@ KINDS: tuple[tuple[str, Callable[[], BaseException], bool, int], ...] = (
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path, stores=[MemoryStore("one"), MemoryStore("two")])
-    place.root().mkdir(parents=True)
-    for store in place.stores:
-        Repository.open_or_create(store, threads=2, now=place.clock.now(), new_id=place.runtime.new_id, chunker=SMALL)
-    use(place, Machine(tmp_path / "state").security())  # it knows which snapshots there were
-    for number in range(2):
-        (place.root() / f"f{number}").write_bytes(random.Random(number).randbytes(60_000))
-        place.backup()
-    return place
+    return two_stores(tmp_path, 60_000)
 
 
 def damage(store: Store, manifests: list[str], keys: list[str]) -> None:

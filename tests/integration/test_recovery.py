@@ -15,7 +15,6 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from backupd.archive import ChunkerParameters
 from backupd.crypto import Recipients
 from backupd.model import Compression
 from backupd.recovery import GUIDE, SCRIPT, install
@@ -28,6 +27,7 @@ from tests.golden.make_format_2 import PASSPHRASE
 from tests.golden.test_format_1 import comparable
 from tests.support.keys import Machine, need, nobody, pair, use
 from tests.support.runtime import Place, fill
+from tests.support.two_stores import SMALL
 from tools.fingerprint import fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,6 @@ PROGRAM = ROOT / "backupd" / "recovery" / SCRIPT
 GOLDEN = ROOT / "tests" / "golden"
 FORMAT_1 = json.loads((GOLDEN / "format-1" / "expected.json").read_text())
 FORMAT_2 = json.loads((GOLDEN / "format-2" / "expected.json").read_text())
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
 
 # Isolated, without site-packages: neither backupd nor anything that it depends on can be imported.
 BARE = [sys.executable, "-I", "-S"]

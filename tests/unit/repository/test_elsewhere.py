@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd.archive import ChunkerParameters, ChunkRef
+from backupd.archive import ChunkRef
 from backupd.browse import cat, list_files
 from backupd.errors import BackupdError, IntegrityError, StoreDenied, StoreUnavailable
 from backupd.ports import Store
@@ -19,8 +19,8 @@ from backupd.transfer import export_tar
 from tests.support.faulty_store import FaultyStore
 from tests.support.keys import Machine, pair, use
 from tests.support.runtime import Place, RecordingProgress, put
+from tests.support.two_stores import SMALL
 
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
 KEY = pair()
 
 

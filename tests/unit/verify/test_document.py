@@ -21,21 +21,12 @@ from tests.support.faulty_store import FaultyStore
 from tests.support.keys import Machine, pair, use
 from tests.support.pruning import check_all_that_is_listed
 from tests.support.runtime import Place, put
-
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
+from tests.support.two_stores import SMALL, two_stores
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path, stores=[MemoryStore("one"), MemoryStore("two")])
-    place.root().mkdir(parents=True)
-    for store in place.stores:
-        Repository.open_or_create(store, threads=2, now=place.clock.now(), new_id=place.runtime.new_id, chunker=SMALL)
-    use(place, Machine(tmp_path / "state").security())
-    for number in range(2):
-        (place.root() / f"f{number}").write_bytes(random.Random(number).randbytes(100_000))
-        place.backup()
-    return place
+    return two_stores(tmp_path, 100_000)
 
 
 def run(place: Place, *, repair: bool = True) -> Verified:

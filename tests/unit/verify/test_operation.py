@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from backupd.archive import ChunkerParameters
 from backupd.errors import (
     IntegrityError,
     KeyMissing,
@@ -20,14 +19,14 @@ from backupd.errors import (
     StoreDenied,
     StoreUnavailable,
 )
-from backupd.repository import Manifest, ObjectRef, Repository, layout, standing_of, standings
+from backupd.repository import Manifest, ObjectRef, layout, standing_of, standings
 from backupd.stores.memory import MemoryStore
 from backupd.verify import Verified, VerifyRequest, verify
 from tests.support.faulty_store import FaultyStore
 from tests.support.keys import Machine, pair, use
 from tests.support.runtime import Place, put, stored
+from tests.support.two_stores import two_stores
 
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
 WHOLE = VerifyRequest(fraction=1.0)
 REPAIR = VerifyRequest(fraction=1.0, repair=True)
 Harm = Callable[[Place, str], None]
@@ -35,15 +34,7 @@ Harm = Callable[[Place, str], None]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path, stores=[MemoryStore("one"), MemoryStore("two")])
-    place.root().mkdir(parents=True)
-    for store in place.stores:
-        Repository.open_or_create(store, threads=2, now=place.clock.now(), new_id=place.runtime.new_id, chunker=SMALL)
-    use(place, Machine(tmp_path / "state").security())
-    for number in range(2):
-        (place.root() / f"f{number}").write_bytes(random.Random(number).randbytes(200_000))
-        place.backup()
-    return place
+    return two_stores(tmp_path, 200_000)
 
 
 def run(place: Place, request: VerifyRequest = WHOLE) -> Verified:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from backupd.archive import ChunkerParameters, IndexWriter
+from backupd.archive import IndexWriter
 from backupd.archive.index import ChunkRef
 from backupd.backup import back_up
 from backupd.model import Compression
@@ -17,8 +17,7 @@ from backupd.repository import Manifest, ObjectRef, Repository
 from backupd.repository.documents import encode
 from backupd.verify import Finding, Verifier
 from tests.support.runtime import Place, RecordingProgress, put
-
-SMALL = ChunkerParameters(minimum=4096, average=16384, maximum=65536)
+from tests.support.two_stores import SMALL
 
 
 @pytest.fixture
