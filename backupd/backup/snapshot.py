@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from operator import itemgetter
 
 from backupd.backup.passes import Passes, Target, with_outcome
 from backupd.backup.together import read_together
@@ -118,16 +119,16 @@ def _lock_all(
     runtime: Runtime, found: Sequence[tuple[VolumeSpec, Volume]], failed: _Failures, stack: ExitStack
 ) -> list[tuple[VolumeSpec, Volume]]:
     """Those whose locks the stack holds now: each once, since one directory may have several names."""
-    keys: set[str] = set()
-    for spec, volume in sorted(found, key=lambda pair: lock_key(pair[1])):
-        key = lock_key(volume)
+    keyed = [(lock_key(volume), spec, volume) for spec, volume in found]
+    held: set[str] = set()
+    for key, spec, volume in sorted(keyed, key=itemgetter(0)):
         try:
-            if key not in keys:
+            if key not in held:
                 stack.enter_context(_lock(runtime, volume))
-                keys.add(key)
+                held.add(key)
         except BackupdError as exc:
             failed.add(spec, exc)
-    return [pair for pair in found if lock_key(pair[1]) in keys]
+    return [(spec, volume) for key, spec, volume in keyed if key in held]
 
 
 def _lock(runtime: Runtime, volume: Volume) -> AbstractContextManager[None]:
