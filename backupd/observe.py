@@ -18,11 +18,16 @@ from backupd import __version__
 from backupd.errors import ConfigError, DeliveryFailed, SourceError
 from backupd.history import History, Run
 from backupd.log import Redactor
-from backupd.notify import Event, Limits, Notifier, Outbox, Pinger, Routing, SizeLimits, Target, Texts, Watchdog
-from backupd.notify.conditions import Condition, Space, judge
+from backupd.notify.conditions import Condition, Limits, SizeLimits, Space, judge
+from backupd.notify.events import Event
 from backupd.notify.facts import gather
+from backupd.notify.notifier import Notifier, Routing, Target
+from backupd.notify.outbox import Outbox
+from backupd.notify.ping import Pinger
 from backupd.notify.problems import Problems
 from backupd.notify.target import AppriseReceiver
+from backupd.notify.templates import Texts
+from backupd.notify.watchdog import Watchdog
 from backupd.ports import Clock
 from backupd.runs import Watcher
 from backupd.settings import LocalStoreSettings, Settings

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from backupd import clone
-from backupd.drill import drill_directory
 from backupd.errors import BackupdError, EngineUnavailable, LockedError, VolumeMissing
 from backupd.hooks import run_hook
 from backupd.journal import Act, CloneAct, DrillAct, HoldAct, Journal, OpenAct, PostAct, RestoreAct
@@ -18,7 +17,7 @@ from backupd.quiesce import dependants_first, let_go, wait_until_healthy
 from backupd.restore.change import undo
 from backupd.restore.swap import Holds, Swap
 from backupd.runtime import Runtime
-from backupd.sandbox import remove_directory
+from backupd.sandbox import drill_directory, remove_directory
 from backupd.services import NoServices, Service, Services
 
 _WELL_WITHIN_SECONDS = 60.0

@@ -145,6 +145,11 @@ class DirectorySandbox:
         remove_directory(self.root)
 
 
+def drill_directory(state: Path, drill: str) -> Path:
+    """Where a drill keeps what it needs on this machine."""
+    return state / "drills" / drill
+
+
 def remove_directory(root: Path) -> bool:
     """Remove a sandbox's directory with all that was restored into it; says whether there was one."""
     if not root.exists():

@@ -20,9 +20,9 @@ from backupd.engine import MountedEngine
 from backupd.errors import ConfigError, SourceError, UsageError
 from backupd.indexcache import IndexCache
 from backupd.model import LockPolicy, Plan
-from backupd.notify import url_secrets
+from backupd.notify.hiding import url_secrets
 from backupd.ports import Engine, Progress, Store
-from backupd.prune import Rules
+from backupd.prune.rules import Rules
 from backupd.repository import layout
 from backupd.runtime import Runtime
 from backupd.security import Security, no_identities

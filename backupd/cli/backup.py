@@ -10,7 +10,7 @@ from backupd.backup import BackupResult
 from backupd.cli import words
 from backupd.cli.options import Session, command
 from backupd.cli.output import described
-from backupd.jobs import judge_backup, run_backup, where
+from backupd.jobs.backup import judge_backup, run_backup, where
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ import typer
 from backupd.cli import words
 from backupd.cli.options import Session, command
 from backupd.errors import UsageError
-from backupd.jobs import judge_drill, run_drill
+from backupd.jobs.drill import judge_drill, run_drill
 from backupd.repository import DrillRecord, Finding, VolumeDrill
 
 _MARKS = {"proven": "✓", "failed": "✗", "warning": "!", "skipped": "–"}

@@ -11,7 +11,7 @@ from backupd import __version__
 from backupd.cli.options import Session, command
 from backupd.errors import ConfigError, DeliveryFailed, PartialFailure
 from backupd.log import Redactor
-from backupd.notify import Event
+from backupd.notify.events import Event
 from backupd.notify.notifier import Receiver
 from backupd.notify.ping import call
 from backupd.observe import make_targets, make_texts

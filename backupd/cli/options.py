@@ -14,7 +14,7 @@ import typer
 
 from backupd.cli.output import Output
 from backupd.errors import BackupdError, UsageError
-from backupd.jobs import Site
+from backupd.jobs.site import Site
 from backupd.log import Redactor, configure
 from backupd.ports import Engine, Store
 from backupd.repository import Manifest, Repository

@@ -19,9 +19,12 @@ from backupd.errors import (
     SnapshotNotFound,
     UsageError,
 )
-from backupd.jobs import note_pruned
+from backupd.jobs.prune import note_pruned
 from backupd.locking import OldVersions
-from backupd.prune import Outline, Pruned, PruneRequest, Rules, Verdict, outline, prune, refuse_unless_safe
+from backupd.prune.operation import Pruned, prune
+from backupd.prune.outline import Outline, PruneRequest, outline
+from backupd.prune.rules import Rules, Verdict
+from backupd.prune.safety import refuse_unless_safe
 from backupd.repository import Repository
 from backupd.runs import Draft
 from backupd.wiring import prune_rules

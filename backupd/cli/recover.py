@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from backupd.cli.options import Session, command
-from backupd.jobs import run_recover
+from backupd.jobs.recover import run_recover
 from backupd.recover import Recovery
 
 

@@ -15,19 +15,12 @@ from backupd.cli.restore_words import described, described_services, report, sho
 from backupd.cli.snapshots import Id
 from backupd.engine import MountedEngine
 from backupd.errors import Interrupted, UsageError
-from backupd.jobs import finish_interrupted
+from backupd.jobs.recover import finish_interrupted
 from backupd.model import VolumeSpec
 from backupd.repository import Repository, normalized
-from backupd.restore import (
-    Around,
-    RestoreRequest,
-    RestoreResult,
-    Step,
-    look_around,
-    plan_restore,
-    refuse,
-    restore,
-)
+from backupd.restore.around import Around, look_around, refuse
+from backupd.restore.operation import RestoreResult, restore
+from backupd.restore.target import RestoreRequest, Step, plan_restore
 from backupd.runtime import Runtime
 from backupd.settings import LocalStoreSettings
 from backupd.settings.types import parse_duration

@@ -10,7 +10,9 @@ from backupd.cli import words
 from backupd.cli.options import Session
 from backupd.errors import PartialFailure, ServiceUnhealthy
 from backupd.repository import Manifest
-from backupd.restore import Around, RestoreRequest, RestoreResult, Step, questions
+from backupd.restore.around import Around, questions
+from backupd.restore.operation import RestoreResult
+from backupd.restore.target import RestoreRequest, Step
 
 
 def show_plan(session: Session, manifest: Manifest, store: str, steps: Sequence[Step], request: RestoreRequest) -> None:

@@ -14,7 +14,7 @@ from backupd.cli.options import Session, command
 from backupd.daemon.known import KnownSince
 from backupd.daemon.missed import missed_runs
 from backupd.history import History
-from backupd.jobs import last_runs
+from backupd.jobs.catching_up import last_runs
 from backupd.status import Activity, DaemonStatus, StatusFile, unwell
 from backupd.wiring import SystemClock
 

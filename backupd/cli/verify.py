@@ -13,8 +13,9 @@ from backupd.cli.options import Session, command
 from backupd.cli.standing import standing_facts
 from backupd.engine import MountedEngine
 from backupd.errors import UsageError
-from backupd.jobs import note_verified
-from backupd.verify import StoreVerified, Verified, VerifyRequest, verify
+from backupd.jobs.verify import note_verified
+from backupd.verify.operation import verify
+from backupd.verify.result import StoreVerified, Verified, VerifyRequest
 
 
 def register(app: typer.Typer) -> None:

@@ -19,20 +19,13 @@ from loguru import logger
 from backupd.daemon.messages import Reply, Task, receive
 from backupd.daemon.progress import LogProgress
 from backupd.errors import BackupdError, Interrupted, RunSkipped
-from backupd.jobs import (
-    LastRuns,
-    Site,
-    judge_backup,
-    judge_drill,
-    judge_prune,
-    last_runs,
-    newest_to_drill,
-    run_backup,
-    run_drill,
-    run_prune,
-    run_recover,
-    run_verify,
-)
+from backupd.jobs.backup import judge_backup, run_backup
+from backupd.jobs.catching_up import LastRuns, last_runs
+from backupd.jobs.drill import judge_drill, newest_to_drill, run_drill
+from backupd.jobs.prune import judge_prune, run_prune
+from backupd.jobs.recover import run_recover
+from backupd.jobs.site import Site
+from backupd.jobs.verify import run_verify
 from backupd.log import bound_process, configure
 from backupd.runs import Draft
 from backupd.wiring import secret_values

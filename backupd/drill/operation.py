@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from backupd.browse import archive_of
 from backupd.drill.compare import compare, previous
@@ -29,9 +28,9 @@ from backupd.repository import (
     last_drills,
     newest_first,
 )
-from backupd.restore import tar_notes
+from backupd.restore.target import tar_notes
 from backupd.runtime import Runtime
-from backupd.sandbox import Sandbox, remove_directory
+from backupd.sandbox import Sandbox, drill_directory, remove_directory
 
 OptionsOf = Callable[[str], DrillOptions]
 
@@ -46,11 +45,6 @@ class DrillRequest:
     volumes: tuple[str, ...]
     spec: Callable[[str], VolumeSpec]
     options: OptionsOf
-
-
-def drill_directory(state: Path, drill: str) -> Path:
-    """Where a drill keeps what it needs on this machine."""
-    return state / "drills" / drill
 
 
 def new_drill_id(now: datetime, new_id: Callable[[], str]) -> str:

@@ -21,7 +21,7 @@ from backupd.drill.sniff import Sniffer
 from backupd.errors import SourceError
 from backupd.model import MIB, Volume, VolumeSpec
 from backupd.repository import END_OF_TAR, Archive, Repository, read_ranges, select_paths, spans
-from backupd.restore import Swap
+from backupd.restore.swap import Swap
 from backupd.runtime import Runtime
 from backupd.sandbox import Sandbox
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from backupd import drill as drills
+from backupd.drill.operation import DrillRequest, OptionsOf, drill
+from backupd.drill.options import DrillOptions
 from backupd.errors import BackupdError, DrillFailed, IntegrityError, NoRepository, SnapshotNotFound
 from backupd.jobs.recover import finish_interrupted
 from backupd.jobs.site import Site
@@ -43,9 +44,9 @@ def run_drill(site: Site, found: tuple[Repository, Manifest], draft: Draft, volu
     manifest = repository.opened(manifest)
     draft.set(snapshot=manifest.id, stores=[repository.store.name])
     settings = site.settings
-    request = drills.DrillRequest(tuple(volumes), lambda name: _spec(settings, name), _options(settings))
+    request = DrillRequest(tuple(volumes), lambda name: _spec(settings, name), _options(settings))
     site.progress.note(f"drill of snapshot {manifest.short_id} of {manifest.time:%Y-%m-%d %H:%M:%S} UTC")
-    record = drills.drill(request, manifest, repository, runtime)
+    record = drill(request, manifest, repository, runtime)
     trouble = _keep(site, repository, record)
     findings = [(volume.volume, finding) for volume in record.volumes for finding in volume.findings]
     draft.set(warnings=sum(finding.verdict == "warning" for _, finding in findings))
@@ -84,8 +85,8 @@ def _spec(settings: Settings, name: str) -> VolumeSpec:
     return settings.volume_spec(name) if name in settings.volumes else VolumeSpec(name)
 
 
-def _options(settings: Settings) -> drills.OptionsOf:
-    def options(name: str) -> drills.DrillOptions:
-        return settings.volumes[name].drill.options() if name in settings.volumes else drills.DrillOptions()
+def _options(settings: Settings) -> OptionsOf:
+    def options(name: str) -> DrillOptions:
+        return settings.volumes[name].drill.options() if name in settings.volumes else DrillOptions()
 
     return options

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from backupd import words
 from backupd.errors import BackupdError, IntegrityError, NoRepository, PartialFailure
 from backupd.jobs.site import Site
-from backupd.prune import Pruned, PruneRequest, prune
+from backupd.prune.operation import Pruned, prune
+from backupd.prune.outline import PruneRequest
 from backupd.runs import Draft
 from backupd.wiring import prune_rules
 

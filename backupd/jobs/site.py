@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupd.errors import BackupdError, NoRepository, SnapshotNotFound
 from backupd.history import History
 from backupd.jobs.found import find
 from backupd.jobs.identity import identity_loader
 from backupd.known import KnownRepositories
-from backupd.observe import Observers, make_observers
 from backupd.ports import Engine, Progress, Store
 from backupd.repository import Elsewhere, Manifest, Repository
 from backupd.runs import Recorder
@@ -20,6 +20,9 @@ from backupd.runtime import Runtime
 from backupd.security import Security, no_identities
 from backupd.settings import Settings
 from backupd.wiring import SystemClock, make_runtime, make_security, make_store, make_stores, new_id
+
+if TYPE_CHECKING:
+    from backupd.observe import Observers
 
 
 @dataclass(slots=True)
@@ -54,6 +57,8 @@ class Site:
         """Records runs of this process. If `notifications.manual` says so, who is to be told has been at `close`."""
         clock, history = SystemClock(), History(Path(self.settings.state_dir))
         if self.settings.notifications.manual:
+            from backupd.observe import make_observers  # noqa: PLC0415  (few are told of what is done by hand)
+
             self._observers = make_observers(self.settings, history, clock, self.warn)
         return Recorder(history, clock, new_id, self.warn, self._observers.watchers if self._observers else ())
 

@@ -8,7 +8,8 @@ from backupd.engine import MountedEngine
 from backupd.errors import NoRepository
 from backupd.jobs.site import Site
 from backupd.runs import Draft
-from backupd.verify import Verified, VerifyRequest, verify
+from backupd.verify.operation import verify
+from backupd.verify.result import Verified, VerifyRequest
 
 _NOTED = 20
 

@@ -16,7 +16,8 @@ from backupd.prune.outline import Outline, PruneRequest, outline
 from backupd.prune.safety import refuse_unless_safe
 from backupd.repository import Repository, forget_records, layout
 from backupd.runtime import Runtime
-from backupd.verify import Finding, Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding
 
 _PARALLEL_DELETES = 8
 

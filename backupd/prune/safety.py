@@ -10,7 +10,7 @@ from backupd.ports import Progress
 from backupd.prune.outline import Outline
 from backupd.repository import Archive, Manifest, Repository
 from backupd.trust import SnapshotMissing
-from backupd.verify import Finding, Verifier
+from backupd.verify.verifier import Finding, Verifier
 
 
 def refuse_unless_safe(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from backupd.drill import Check, DrillOptions
+from backupd.drill.options import Check, DrillOptions
 from backupd.model import MIB
 from backupd.sandbox import Limits
 from backupd.settings.stores import Section

@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from backupd.crypto import canonical_recipient, canonical_signer
 from backupd.errors import UsageError
 from backupd.model import MIB, Compression, FullEvery, KeepPolicy, Plan, VolumeSpec
-from backupd.notify import EventName
+from backupd.notify.events import EventName
 from backupd.settings import rules
 from backupd.settings.cron import Schedule
 from backupd.settings.errors import SettingsError

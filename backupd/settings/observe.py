@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from backupd.model import MIB
-from backupd.notify import BODY, TITLE, EventName, PingUrls, check_template
+from backupd.notify.events import EventName
+from backupd.notify.ping import PingUrls
+from backupd.notify.templates import BODY, TITLE, check_template
 from backupd.settings.stores import Section
 from backupd.settings.types import Duration, Name, Secret, Size, WholeNumber
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backupd.model import KeepPolicy, VolumeSpec
-from backupd.prune import PruneRequest
+from backupd.prune.outline import PruneRequest
 from backupd.stores.local import LocalStore
 from backupd.stores.memory import MemoryStore
 from tests.support.pruning import DAY, another, check_all_that_is_listed, rules, run_prune, with_history

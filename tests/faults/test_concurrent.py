@@ -12,7 +12,7 @@ from pathlib import Path
 from backupd.backup import BackupResult
 from backupd.errors import LockedError
 from backupd.stores.local import LocalStore
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from tests.support.runtime import CountingIds, Place, RecordingProgress
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from backupd.repository import Repository, keep_drill, layout
 from backupd.stores.memory import MemoryStore
 from backupd.strays import damaged_strays
 from backupd.transfer import export_tar
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from tests.support.drills import record
 from tests.support.keys import Machine, Pair, pair, use
 from tests.support.runtime import Place, RecordingProgress, put

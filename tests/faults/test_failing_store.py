@@ -14,15 +14,20 @@ from pathlib import Path
 import pytest
 
 from backupd.backup import BackupResult, back_up
-from backupd.drill import DrillOptions, DrillRequest, drill
+from backupd.drill.operation import DrillRequest, drill
+from backupd.drill.options import DrillOptions
 from backupd.errors import BackupdError, StoreFull, StoreUnavailable
 from backupd.journal import Journal
 from backupd.model import KeepPolicy, VolumeSpec
 from backupd.recover import recover
 from backupd.repository import Manifest, drills_of, keep_drill, last_drills, layout, proven, standing_of, standings
-from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Finding, Look, Verifier, VerifyRequest, keep_findings, verify
+from backupd.verify.operation import verify
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.result import VerifyRequest
+from backupd.verify.verifier import Finding, Verifier
 from tests.support.faulty_store import Crash, FaultyStore
 from tests.support.runtime import Place, RecordingProgress, stored
 from tools.fingerprint import differences, fingerprint

@@ -15,9 +15,11 @@ import pytest
 
 from backupd.errors import LockedError
 from backupd.model import FullEvery, KeepPolicy, VolumeSpec
-from backupd.prune import PruneRequest, Rules, prune
+from backupd.prune.operation import prune
+from backupd.prune.outline import PruneRequest
+from backupd.prune.rules import Rules
 from backupd.stores.local import LocalStore
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from backupd.wiring import SystemClock, new_id
 from tests.support.pruning import check_all_that_is_listed, unreferenced
 from tests.support.runtime import Place, RecordingProgress

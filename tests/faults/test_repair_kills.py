@@ -15,7 +15,8 @@ import pytest
 from backupd.errors import BackupdError, StoreUnavailable
 from backupd.ports import Store
 from backupd.repository import Elsewhere, Repository, layout
-from backupd.verify import VerifyRequest, verify
+from backupd.verify.operation import verify
+from backupd.verify.result import VerifyRequest
 from tests.support.faulty_store import Crash, FaultyStore
 from tests.support.pruning import copied
 from tests.support.runtime import Place, put, stored

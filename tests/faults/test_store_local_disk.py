@@ -18,7 +18,8 @@ import pytest
 
 from backupd.errors import IntegrityError, ObjectExists, StoreDenied, StoreError, StoreFull, StoreUnavailable
 from backupd.stores import LocalStore, local, localfs
-from backupd.verify import VerifyRequest, verify
+from backupd.verify.operation import verify
+from backupd.verify.result import VerifyRequest
 from tests.support.runtime import Place
 
 MIB = 1024 * 1024

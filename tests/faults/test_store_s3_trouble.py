@@ -19,10 +19,12 @@ import pytest
 
 from backupd.errors import BackupdError, StoreUnavailable
 from backupd.model import FullEvery, KeepPolicy, VolumeSpec
-from backupd.prune import PruneRequest, Rules, prune
+from backupd.prune.operation import prune
+from backupd.prune.outline import PruneRequest
+from backupd.prune.rules import Rules
 from backupd.repository import Repository
 from backupd.stores.s3 import S3Store
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from backupd.wiring import SystemClock, new_id
 from tests.support import s3_proxy, seaweedfs
 from tests.support.runtime import Place, RecordingProgress

@@ -17,8 +17,7 @@ from docker.errors import APIError, NotFound
 from backupd.engine import DockerEngine
 from backupd.errors import SourceError
 from backupd.model import Volume, VolumeSpec
-from backupd.restore import Swap
-from backupd.restore.swap import _script
+from backupd.restore.swap import Swap, _script
 from tests.faults.test_swap_kills import Print, new_tree, old_tree, timeless
 from tests.support.engines import helper_names
 from tests.support.killer import ACTS

@@ -29,9 +29,10 @@ from backupd.repository import (
     RepositoryConfig,
     VolumeCheck,
 )
-from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.stores.local import LocalStore
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from tests.golden.make_format_1 import jsonable
 from tests.support.runtime import RecordingProgress, make_runtime
 from tools.fingerprint import fingerprint

@@ -14,11 +14,12 @@ from backupd.crypto import parse_identities
 from backupd.errors import KeyMissing
 from backupd.model import VolumeSpec
 from backupd.repository import Encryption, Repository
-from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.security import Security
 from backupd.stores.local import LocalStore
 from backupd.trust import Trust
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from tests.golden.make_format_1 import jsonable
 from tests.golden.make_format_2 import PASSPHRASE
 from tests.golden.test_format_1 import FORMAT, comparable

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from backupd.cli.main import app
+from backupd.cli.main import make_app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 def commands() -> dict[str, list[str]]:
     """Every command with its long options, as the program has them."""
     found = {}
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(make_app()).commands.items():  # type: ignore[attr-defined]
         for sub, inner in getattr(command, "commands", {"": command}).items():
             options = [option for parameter in inner.params for option in parameter.opts if option.startswith("--")]
             found[f"{name} {sub}".strip()] = options

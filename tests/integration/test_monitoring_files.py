@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from backupd.history import Run
-from backupd.notify import Event
+from backupd.notify.events import Event
 from backupd.web.making import Watched
 from tests.support.apt import NotInstallable
 from tests.support.promtool import promtool

@@ -21,7 +21,8 @@ from backupd.recovery import GUIDE, SCRIPT, install
 from backupd.repository import Repository
 from backupd.stores.local import LocalStore
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Finding, Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding
 from tests.golden.make_format_1 import jsonable
 from tests.golden.make_format_2 import PASSPHRASE
 from tests.golden.test_format_1 import comparable

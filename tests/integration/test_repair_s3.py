@@ -15,10 +15,12 @@ import pytest
 from backupd.locking import locks_of
 from backupd.model import LockPolicy, VolumeSpec
 from backupd.repository import Elsewhere, Manifest, layout
-from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.stores import LocalStore
 from backupd.stores.s3 import S3Store
-from backupd.verify import StoreVerified, VerifyRequest, verify
+from backupd.verify.operation import verify
+from backupd.verify.result import StoreVerified, VerifyRequest
 from backupd.wiring import SystemClock, new_id
 from tests.support.keys import Machine, use
 from tests.support.runtime import Place, put, stored

@@ -23,7 +23,8 @@ from backupd.history import Run
 from backupd.log import configure
 from backupd.ports import Store
 from backupd.settings import LogSettings, load_settings
-from backupd.verify import VerifyRequest, verify
+from backupd.verify.operation import verify
+from backupd.verify.result import VerifyRequest
 from backupd.web import models
 from backupd.web.making import Watched
 from backupd.web.server import WebServer

@@ -21,7 +21,7 @@ from backupd.engine.docker.services import DockerServices
 from backupd.journal import Journal
 from backupd.lease import Lease
 from backupd.mark import Mark, Marks
-from backupd.restore import Swap
+from backupd.restore.swap import Swap
 from backupd.stores.local import LocalStore
 from backupd.stores.s3 import S3Store
 from backupd.stores.s3.claims import Claim

@@ -18,7 +18,9 @@ from backupd.errors import BackupdError
 from backupd.journal import Journal
 from backupd.model import VolumeSpec
 from backupd.repository import Repository
-from backupd.restore import RestoreRequest, Swap, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.swap import Swap
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.runtime import Runtime
 from backupd.stores.local import LocalStore
 from tests.support.runtime import make_runtime

@@ -37,7 +37,7 @@ from backupd.stores.s3.claims import Claims
 from backupd.stores.s3.options import S3Options
 from backupd.stores.s3.remembered import Remembered
 from backupd.trust import Trust
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from tests.support.fuzz_seeds import CLAIM, DEEP, DRILL, LEASE, SETTINGS, TRUST, journals, signing_keys, tars
 from tests.support.runtime import BEGIN, Place, RecordingProgress, TickingClock, put, stored
 from tests.support.tars import padded

@@ -16,11 +16,13 @@ from typing import Any
 from backupd.archive import ChunkerParameters
 from backupd.model import FullEvery, KeepPolicy
 from backupd.ports import Store
-from backupd.prune import Outline, Pruned, PruneRequest, Rules, prune
+from backupd.prune.operation import Pruned, prune
+from backupd.prune.outline import Outline, PruneRequest
+from backupd.prune.rules import Rules
 from backupd.repository import Repository, layout
 from backupd.runtime import Runtime
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from tests.support.runtime import CountingIds, Place, RecordingProgress, TickingClock, stored
 
 DAY = timedelta(days=1)

@@ -14,7 +14,8 @@ from backupd.model import Compression, FullEvery, Plan, VolumeSpec
 from backupd.ports import Engine, Store
 from backupd.recovery import GUIDE, SCRIPT
 from backupd.repository import Manifest, Repository
-from backupd.restore import RestoreRequest, RestoreResult, plan_restore, restore
+from backupd.restore.operation import RestoreResult, restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.runtime import Runtime
 from backupd.stores.memory import MemoryStore
 from tools.fingerprint import Facts, fingerprint

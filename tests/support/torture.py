@@ -19,7 +19,7 @@ from backupd.ports import Store
 from backupd.repository import Repository
 from backupd.stores.local import LocalStore
 from backupd.stores.s3 import S3Options, S3Store
-from backupd.verify import Verifier
+from backupd.verify.verifier import Verifier
 from backupd.wiring import SystemClock
 from tests.support.cli import Cli
 from tests.support.engines import helper_names

@@ -19,11 +19,15 @@ from backupd.model import Volume
 from backupd.repository import HIDDEN, Manifest, Repository
 from backupd.repository.documents import decode, encode
 from backupd.repository.manifest import Encryption
-from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.security import Security
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import export_tar, import_tar
-from backupd.verify import Finding, Look, Verifier, VerifyRequest, keep_findings, verify
+from backupd.verify.operation import verify
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.result import VerifyRequest
+from backupd.verify.verifier import Finding, Verifier
 from tests.support.keys import Machine, Pair, pair, use
 from tests.support.runtime import Place, RecordingProgress, put, stored
 

@@ -16,7 +16,7 @@ from backupd.journal import HoldAct, Journal, RestoreAct
 from backupd.lock import service_lock, volume_lock
 from backupd.model import Volume
 from backupd.recover import recover
-from backupd.restore import Swap
+from backupd.restore.swap import Swap
 from tests.support.runtime import BEGIN, Place, fill
 from tests.support.staged_services import FakeServices, a_service
 from tools.fingerprint import differences, fingerprint

@@ -16,7 +16,8 @@ from backupd.model import KeepPolicy
 from backupd.replicate import Inventory, copy_snapshot, lagging, look
 from backupd.repository import Manifest, Repository, keep_drill
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Finding, Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding
 from tests.support.drills import record
 from tests.support.runtime import BEGIN, CountingIds, Place, RecordingProgress, fill, put, stored
 

@@ -18,7 +18,8 @@ from backupd.ports import TarOutput
 from backupd.repository import layout
 from backupd.repository.documents import encode
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Finding, Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding
 from tests.support.faulty_store import FaultyStore
 from tests.support.runtime import Place, RecordingProgress, fill, put, stored
 from tools.fingerprint import fingerprint

@@ -21,8 +21,8 @@ from backupd.ports import Store
 from backupd.repository import layout
 from backupd.settings import Settings, load_settings
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Finding as Damage
-from backupd.verify import Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding as Damage
 from tests.support.faulty_store import FaultyStore
 from tests.support.runtime import Place
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from backupd.drill import Check, DrillOptions, DrillRequest, drill, drill_directory
+from backupd.drill.operation import DrillRequest, drill
+from backupd.drill.options import Check, DrillOptions
 from backupd.errors import EngineUnavailable, SnapshotNotFound, SourceError
 from backupd.journal import DrillAct, Journal
 from backupd.lock import drill_lock
 from backupd.recover import recover
 from backupd.repository import DrillRecord, Manifest, Repository, keep_drill, last_drills
-from backupd.sandbox import Condition
+from backupd.sandbox import Condition, drill_directory
 from backupd.services import Service
 from tests.support.runtime import BEGIN, Place, fill, make_runtime, put
 from tests.unit.drill.fakes import FakeEngine, FakeServices, mount, service

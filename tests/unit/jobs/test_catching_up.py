@@ -12,7 +12,10 @@ import pytest
 from backupd.daemon.child import carry_out
 from backupd.daemon.messages import Task
 from backupd.history import History, Run
-from backupd.jobs import LastRuns, Site, last_runs, newest_to_drill, run_backup
+from backupd.jobs.backup import run_backup
+from backupd.jobs.catching_up import LastRuns, last_runs
+from backupd.jobs.drill import newest_to_drill
+from backupd.jobs.site import Site
 from backupd.runs import Draft
 from backupd.security import no_identities
 from backupd.settings import Settings, load_settings

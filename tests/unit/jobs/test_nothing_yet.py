@@ -11,7 +11,8 @@ import pytest
 from backupd.daemon.child import carry_out
 from backupd.daemon.messages import Reply, Task
 from backupd.history import Run, RunKind
-from backupd.jobs import Site, run_backup
+from backupd.jobs.backup import run_backup
+from backupd.jobs.site import Site
 from backupd.runs import Draft
 from backupd.settings import Settings, load_settings
 from tests.support.runtime import BEGIN, RecordingProgress

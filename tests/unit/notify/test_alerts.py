@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from backupd.errors import SourceError
 from backupd.history import History, Run, VolumeFigures
-from backupd.notify import Event, Limits, SizeLimits, Watchdog
 from backupd.notify.alerts import Raised, step
-from backupd.notify.conditions import Condition, Facts, Space, judge
+from backupd.notify.conditions import Condition, Facts, Limits, SizeLimits, Space, judge
+from backupd.notify.events import Event
 from backupd.notify.facts import gather, space_of
+from backupd.notify.watchdog import Watchdog
 from tests.support.runtime import BEGIN, TickingClock
 
 MIB = 1024**2

@@ -12,9 +12,12 @@ import pytest
 from backupd.errors import DeliveryFailed
 from backupd.history import Run, VolumeFigures
 from backupd.log import Redactor
-from backupd.notify import EVENTS, Event, Notifier, Outbox, Routing, Target, Texts, check_template, url_secrets
-from backupd.notify.events import judge, of_run
+from backupd.notify.events import EVENTS, Event, judge, of_run
+from backupd.notify.hiding import url_secrets
+from backupd.notify.notifier import Notifier, Routing, Target
+from backupd.notify.outbox import Outbox
 from backupd.notify.problems import Problems, after
+from backupd.notify.templates import Texts, check_template
 from tests.support.runtime import BEGIN
 
 FIGURES = VolumeFigures(

@@ -14,12 +14,13 @@ from backupd.errors import StoreDenied
 from backupd.immutability import extend_locks, keep_locked
 from backupd.locking import locks_of
 from backupd.model import KeepPolicy, LockPolicy
-from backupd.prune import Outline, outline
+from backupd.prune.outline import Outline, outline
 from backupd.replicate import Holding
 from backupd.repository import layout
 from backupd.retention import kept_ids
 from backupd.stores.memory import MemoryLocks, MemoryStore
-from backupd.verify import Finding, Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding
 from tests.support.pruning import DAY, KEEP, a_day_later, check_all_that_is_listed, request, run_prune, with_history
 from tests.support.runtime import BEGIN, Place, TickingClock
 from tests.support.s3 import UNLOCKED

@@ -13,7 +13,7 @@ from backupd.errors import IntegrityError, LockedError, PruneRefused, Repository
 from backupd.lease import Leases
 from backupd.locking import OldVersions
 from backupd.model import KeepPolicy
-from backupd.prune import Outline, PruneRequest, outline
+from backupd.prune.outline import Outline, PruneRequest, outline
 from backupd.repository import Manifest, keep_drill, layout
 from backupd.repository.documents import encode
 from backupd.stores.memory import MemoryStore

@@ -8,7 +8,8 @@ import pytest
 
 from backupd.errors import IntegrityError, PruneRefused
 from backupd.repository import Manifest, layout, standing_of
-from backupd.verify import Finding, Look, keep_findings
+from backupd.verify.recording import Look, keep_findings
+from backupd.verify.verifier import Finding
 from tests.support.keys import Machine, use
 from tests.support.pruning import KEEP, a_day_later, check_all_that_is_listed, request, run_prune, with_history
 from tests.support.runtime import Place, stored

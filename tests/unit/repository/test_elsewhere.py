@@ -13,7 +13,8 @@ from backupd.browse import cat, list_files
 from backupd.errors import BackupdError, IntegrityError, StoreDenied, StoreUnavailable
 from backupd.ports import Store
 from backupd.repository import Archive, Elsewhere, Repository
-from backupd.restore import RestoreRequest, plan_restore, restore
+from backupd.restore.operation import restore
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import export_tar
 from tests.support.faulty_store import FaultyStore

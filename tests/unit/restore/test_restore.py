@@ -25,9 +25,10 @@ from backupd.lock import volume_lock
 from backupd.model import PROJECT_LABEL, VOLUME_LABEL, Volume, VolumeSpec
 from backupd.recover import recover
 from backupd.repository import Manifest, normalized
-from backupd.restore import RestoreRequest, Swap, plan_restore, restore
 from backupd.restore.change import Change
-from backupd.restore.operation import stage
+from backupd.restore.operation import restore, stage
+from backupd.restore.swap import Swap
+from backupd.restore.target import RestoreRequest, plan_restore
 from backupd.stores.memory import MemoryStore
 from backupd.transfer import import_tar
 from tests.support.faulty_store import Crash, FaultyStore

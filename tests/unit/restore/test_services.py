@@ -12,8 +12,9 @@ from backupd.errors import ServiceUnhealthy, SourceError, VolumeInUse
 from backupd.journal import HoldAct, Journal
 from backupd.recover import recover
 from backupd.repository import Manifest
-from backupd.restore import RestoreRequest, look_around, plan_restore, refuse
 from backupd.restore import watch as watching
+from backupd.restore.around import look_around, refuse
+from backupd.restore.target import RestoreRequest, plan_restore
 from tests.support.runtime import Place, fill
 from tests.support.staged_services import FakeServices, a_service
 

@@ -15,8 +15,9 @@ from backupd.ports import Store
 from backupd.repository import CheckRecord, Repository, layout
 from backupd.repository.documents import decode, encode
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Verified, VerifyRequest, verify
 from backupd.verify.document import mend_document
+from backupd.verify.operation import verify
+from backupd.verify.result import Verified, VerifyRequest
 from tests.support.faulty_store import FaultyStore
 from tests.support.keys import Machine, pair, use
 from tests.support.pruning import check_all_that_is_listed

@@ -21,7 +21,8 @@ from backupd.errors import (
 )
 from backupd.repository import Manifest, ObjectRef, layout, standing_of, standings
 from backupd.stores.memory import MemoryStore
-from backupd.verify import Verified, VerifyRequest, verify
+from backupd.verify.operation import verify
+from backupd.verify.result import Verified, VerifyRequest
 from tests.support.faulty_store import FaultyStore
 from tests.support.keys import Machine, pair, use
 from tests.support.runtime import Place, put, stored

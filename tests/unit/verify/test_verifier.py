@@ -15,7 +15,7 @@ from backupd.backup import back_up
 from backupd.model import Compression
 from backupd.repository import Manifest, ObjectRef, Repository
 from backupd.repository.documents import encode
-from backupd.verify import Finding, Verifier
+from backupd.verify.verifier import Finding, Verifier
 from tests.support.runtime import Place, RecordingProgress, put
 from tests.support.two_stores import SMALL
 
