@@ -7,15 +7,14 @@ are pinned by `tests/golden/test_chunker.py`, since other boundaries would store
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
 from pyfastcdc import FastCDC
 
+from backupd.archive.blocks import Piece
 from backupd.model import KIB, MIB
-
-ReadInto = Callable[[memoryview], int]
 
 
 class ChunkerParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,14 +28,10 @@ class ChunkerParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunker:
-    """Reads blocks of four times the largest chunk and yields slices of them, uncopied.
-
-    Memory: one block, plus those that yielded chunks still refer to.
-    """
+    """Cuts what `Blocks` reads, with the largest chunk for their `head`; chunks are slices of the blocks, uncopied."""
 
     def __init__(self, parameters: ChunkerParameters) -> None:
         self._maximum = parameters.maximum
-        self._block_size = 4 * parameters.maximum
         self._cutter = FastCDC(
             parameters.average,
             min_size=parameters.minimum,
@@ -45,27 +40,30 @@ class Chunker:
             seed=0,
         )
 
-    def cut(self, readinto: ReadInto) -> Iterator[memoryview]:
-        """The chunks of a stream, in order. `readinto` fills a buffer at least in part and returns 0 at the end.
+    def cut(self, pieces: Iterable[Piece], done_with: Callable[[memoryview], None]) -> Iterator[memoryview]:
+        """The chunks of a stream, in order. `done_with` is told of a block when all of its chunks have been yielded.
 
         A cut depends on the `maximum` bytes from the chunk's start only, so it is made as soon as these are there or
         the stream has ended: how the stream arrives in pieces makes no difference. Nothing beyond them is waited for:
         who writes the stream and who takes the chunks work at the same time.
         """
-        block = memoryview(bytearray(self._block_size))
+        block: memoryview | None = None
         start = filled = 0
-        ended = False
-        while not ended or start < filled:
-            if self._block_size - start < self._maximum:
-                rest = block[start:filled]
-                block = memoryview(bytearray(self._block_size))
-                start, filled = 0, len(rest)
-                block[:filled] = rest
-            while not ended and filled - start < self._maximum:
-                count = readinto(block[filled:])
-                filled += count
-                ended = not count
-            if start < filled:
-                length = next(self._cutter.cut_buf(block[start : min(filled, start + self._maximum)])).length
-                yield block[start : start + length]
-                start += length
+        for piece in pieces:
+            if piece.block is not block:
+                rest = block[start:filled] if block else b""
+                start = self._maximum - len(rest)
+                piece.block[start : self._maximum] = rest
+                if block:
+                    done_with(block)
+                block = piece.block
+            filled = piece.filled
+            while filled - start >= self._maximum:
+                yield (chunk := self._first(block[start : start + self._maximum]))
+                start += len(chunk)
+        while block and start < filled:
+            yield (chunk := self._first(block[start:filled]))
+            start += len(chunk)
+
+    def _first(self, data: memoryview) -> memoryview:
+        return data[: next(self._cutter.cut_buf(data)).length]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from blake3 import blake3
 
-from backupd.archive.chunker import Chunker, ChunkerParameters, ReadInto
+from backupd.archive.blocks import Blocks, Piece, ReadInto
+from backupd.archive.chunker import Chunker, ChunkerParameters
 from backupd.archive.codec import Codec
 from backupd.archive.filelist import FileListWriter
 from backupd.archive.index import ChunkRef, IndexWriter
 from backupd.archive.lines import Sink
 from backupd.archive.tarwalk import TarWalker
+
+_BLOCK_CHUNKS = 2
 
 
 class Location(NamedTuple):
@@ -65,8 +69,8 @@ class ArchiveWriter:
 
     `stored` says where the new chunks are, in the data object of number 0.
 
-    Memory: at most `window_size` plain bytes in flight, their frames, and the blocks of the Chunker that they are
-    slices of: about three times `window_size` at worst; and 300 bytes a new chunk.
+    Memory: at most `window_size` plain bytes in flight, in blocks that are half as large again, two more such blocks,
+    and frames: about four times `window_size` at worst; and 300 bytes a new chunk.
     """
 
     def __init__(
@@ -84,24 +88,62 @@ class ArchiveWriter:
         self._sinks = sinks
         self._full = known is None
         self._known = known or {}
-        self._threads = threads
+        self._block_count = self._window_size // (_BLOCK_CHUNKS * chunker.maximum) + 2  # one is read, one cut
+        self._maximum = chunker.maximum
+        self._cutting, self._packing, self._storing = (
+            ThreadPoolExecutor(count, thread_name_prefix=name)
+            for name, count in (("cut", 1), ("pack", threads), ("store", 1))
+        )
         self.stored: dict[str, Location] = {}
         self._digest = blake3()
         self._used: set[int] = set()
         self._plain_size = self._new_plain_size = self._stored_size = self._chunk_count = 0
 
     def pack(self, readinto: ReadInto, advanced: Callable[[int], None]) -> ArchiveSummary:
-        """Read the stream to its end. `advanced` is told of plain bytes done. Errors of the sinks pass through."""
+        """Read the stream to its end. `advanced` is told of plain bytes done. Errors of the sinks pass through.
+
+        The caller's thread only reads, so that who writes the stream seldom has to wait; another one cuts and follows
+        the members, `threads` hash and compress, and one stores.
+        """
+        blocks = Blocks(head=self._maximum, size=_BLOCK_CHUNKS * self._maximum, count=self._block_count)
+        pieces: SimpleQueue[Piece | None] = SimpleQueue()
         walker = TarWalker()
+        cutting = self._cutting.submit(self._cut, iter(pieces.get, None), blocks, walker, advanced)
+        try:
+            for piece in blocks.read(readinto):
+                pieces.put(piece)
+                if cutting.done():  # it has failed, and says how
+                    break
+            pieces.put(None)
+            cutting.result()
+        finally:
+            pieces.put(None)
+            for pool in (self._packing, self._cutting, self._storing):  # without the first, the second gives up
+                pool.shutdown(cancel_futures=True)
+        walker.finish()
+        return ArchiveSummary(
+            plain_size=self._plain_size,
+            new_plain_size=self._new_plain_size,
+            stored_size=self._stored_size,
+            chunk_count=self._chunk_count,
+            member_count=walker.members,
+            archives_used=frozenset(self._used),
+            features=frozenset(walker.features),
+            digest=self._digest.hexdigest(),
+        )
+
+    def _cut(self, pieces: Iterator[Piece], blocks: Blocks, walker: TarWalker, advanced: Callable[[int], None]) -> None:
         in_flight: deque[tuple[int, Future[None]]] = deque()
         waiting = 0
-        packing = ThreadPoolExecutor(self._threads, thread_name_prefix="pack")
-        storing = ThreadPoolExecutor(1, thread_name_prefix="store")  # in stream order, beside the reading
+
+        def done_with(block: memoryview) -> None:
+            self._storing.submit(blocks.give_back, block)  # once its last chunk is stored, that is
+
         try:
-            for chunk in self._chunker.cut(readinto):
+            for chunk in self._chunker.cut(pieces, done_with):
                 size = len(chunk)
-                packed = packing.submit(self._pack_one, chunk)
-                in_flight.append((size, storing.submit(self._store, size, packed)))
+                packed = self._packing.submit(self._pack_one, chunk)
+                in_flight.append((size, self._storing.submit(self._store, size, packed)))
                 waiting += size
                 if members := walker.feed(chunk):
                     self._sinks.files.extend(members)
@@ -114,19 +156,7 @@ class ArchiveWriter:
                 stored.result()
                 advanced(size)
         finally:
-            packing.shutdown(cancel_futures=True)
-            storing.shutdown(cancel_futures=True)
-        walker.finish()
-        return ArchiveSummary(
-            plain_size=self._plain_size,
-            new_plain_size=self._new_plain_size,
-            stored_size=self._stored_size,
-            chunk_count=self._chunk_count,
-            member_count=walker.members,
-            archives_used=frozenset(self._used),
-            features=frozenset(walker.features),
-            digest=self._digest.hexdigest(),
-        )
+            blocks.no_more()
 
     def _pack_one(self, chunk: memoryview) -> _Packed:
         digest = blake3(chunk).hexdigest()

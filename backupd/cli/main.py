@@ -15,6 +15,7 @@ from backupd import __version__
 from backupd.cli.options import EVERYWHERE_FLAGS, EVERYWHERE_VALUES
 from backupd.cli.output import Output
 from backupd.errors import BackupdError, Interrupted, UsageError
+from backupd.process import let_threads_alternate
 
 _BROKEN_PIPE = 141
 
@@ -80,6 +81,7 @@ def _root(
 def main() -> None:
     """Run the command line and exit with the code of what went wrong, if anything did."""
     signal.signal(signal.SIGTERM, _terminated)
+    let_threads_alternate()
     arguments = _arguments(sys.argv[1:])
     completing = "_BACKUPD_COMPLETE" in os.environ
     sys.exit(_run(make_app(arguments[0] if arguments and not completing else None), arguments))

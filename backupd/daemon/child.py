@@ -27,6 +27,7 @@ from backupd.jobs.recover import run_recover
 from backupd.jobs.site import Site
 from backupd.jobs.verify import run_verify
 from backupd.log import bound_process, configure
+from backupd.process import let_threads_alternate
 from backupd.runs import Draft
 from backupd.wiring import secret_values
 
@@ -34,6 +35,7 @@ from backupd.wiring import secret_values
 def main() -> None:
     """Do what the daemon says, reply, and end."""
     signal.signal(signal.SIGTERM, _terminated)
+    let_threads_alternate()
     with suppress(BrokenPipeError), os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:  # nobody is left to tell
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints must not spoil the reply
         task = receive(sys.stdin.buffer)

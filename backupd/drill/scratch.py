@@ -49,7 +49,7 @@ def restore_into(scratch: Scratch, repository: Repository, runtime: Runtime) -> 
     runtime.progress.begin(f"restoring {archive.volume} for the drill", archive.plain_size)
     sniffer = Sniffer(repository.files(archive), archive.plain_size)
     try:
-        with runtime.engine.tar_in(scratch.volume) as sink:
+        with runtime.engine.tar_in(scratch.volume, acls=archive.has_acls) as sink:
             for chunk in sniffer.through(repository.tar(archive)):
                 sink.write(chunk)
                 runtime.progress.advance(len(chunk))

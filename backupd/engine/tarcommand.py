@@ -40,7 +40,8 @@ tar -c -f - --no-recursion . | head -c 512
 exec tar -c -f - "$@"
 """
 
-_ATTRIBUTES = ("--xattrs", "--xattrs-include=*", "--acls")
+# ACLs are attributes, too (acl(5)), and in that form they have numbers where --acls would write down names.
+_ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,11 @@ def create_command(tar: LocalTar, directory: str, exclude: Sequence[str] = ()) -
     return ["sh", "-c", _WITHOUT_EXCLUDES, "sh", directory]
 
 
-def extract_command(flavour: TarFlavour, directory: str, *, as_root: bool = True) -> list[str]:
-    """Extract a tar from stdin into `directory`. Only root can give files to their owners."""
+def extract_command(flavour: TarFlavour, directory: str, *, as_root: bool = True, acls: bool = False) -> list[str]:
+    """Extract a tar from stdin into `directory`. Only root can give files to their owners.
+
+    `acls`: it has ACLs in tar's own form. Where it has not, the option would remove those that are attributes.
+    """
     if flavour == "busybox":
         return ["tar", "-x", "-p", "-f", "-", "--numeric-owner", "-C", directory]
     return [
@@ -102,6 +106,7 @@ def extract_command(flavour: TarFlavour, directory: str, *, as_root: bool = True
         "--warning=no-timestamp",  # a file from before 1970 is restored as it was, and nothing to talk about
         *(["--same-owner"] if as_root else ["--no-same-owner"]),
         *_ATTRIBUTES,
+        *(["--acls"] if acls else []),
         f"--directory={directory}",
     ]
 

@@ -81,6 +81,11 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
         """Everything that a restore of this archive reads."""
         return [*self.needs, self.index, self.files]
 
+    @property
+    def has_acls(self) -> bool:
+        """Whether there are ACLs in tar's own form; see `Engine.tar_in`."""
+        return "acl" in self.features
+
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """A volume of the plan that is not in the snapshot. An absent optional volume is noted, not failed."""

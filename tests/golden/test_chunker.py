@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from backupd.archive import Chunker, ChunkerParameters
+from backupd.archive.blocks import Blocks
 from backupd.model import KIB, MIB
 
 GOLDEN = json.loads(Path(__file__).with_name("chunks.json").read_text())
@@ -27,7 +28,9 @@ def stream() -> bytes:
 
 
 def cut(stream: bytes, parameters: ChunkerParameters) -> list[bytes]:
-    return [bytes(chunk) for chunk in Chunker(parameters).cut(io.BytesIO(stream).readinto)]
+    blocks = Blocks(parameters.maximum, 2 * parameters.maximum, count=2)
+    pieces = blocks.read(io.BytesIO(stream).readinto)
+    return [bytes(chunk) for chunk in Chunker(parameters).cut(pieces, blocks.give_back)]
 
 
 def test_the_default_parameters() -> None:

@@ -57,7 +57,7 @@ def recover(*arguments: object, code: int = 0, python: list[str] | None = None) 
 
 def extracted(tar: bytes, target: Path) -> dict[bytes, dict[str, object]]:
     target.mkdir(parents=True)
-    command = ["tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "-xpf", "-", "-C", target]
+    command = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-", "-C", target]
     subprocess.run(command, input=tar, check=True)
     return fingerprint(target)
 

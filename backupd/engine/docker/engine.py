@@ -152,12 +152,12 @@ class DockerEngine:
         helper = self._helper(job, command, mounts, READING, pipe=True)
         return PipeOutput(what, nonce, helper, complaints, self._surroundings.workspace.pipe(job))
 
-    def tar_in(self, volume: Volume, subdirectory: str = "") -> PipeInput | AttachInput:
+    def tar_in(self, volume: Volume, subdirectory: str = "", *, acls: bool = False) -> PipeInput | AttachInput:
         """See Engine."""
         refuse_outside(subdirectory)
         flavour = self.tool().flavour
         target = f"{DATA}/{subdirectory}".rstrip("/")
-        tar = extract_command(flavour, target)
+        tar = extract_command(flavour, target, acls=acls)
         what, nonce, job = f"writing {volume}", uuid.uuid4().hex, uuid.uuid4().hex
         complaints = Complaints(flavour, "in")
         mounts = (data_mount(self._existing(volume), read_only=False),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from backupd.archive import (
@@ -12,6 +12,7 @@ from backupd.archive import (
     ArchiveSinks,
     ArchiveSummary,
     ArchiveWriter,
+    Chunker,
     ChunkerParameters,
     ChunkRef,
     Codec,
@@ -23,6 +24,7 @@ from backupd.archive import (
     codec_of,
     read_file_list,
 )
+from backupd.archive.blocks import Blocks, ReadInto
 from backupd.model import KIB
 from tests.support.tars import END, header, padded
 
@@ -37,6 +39,12 @@ def noise(size: int, seed: int = 0) -> bytes:
 def tar_of_noise(size: int, count: int = 10, seed: int = 0) -> bytes:
     members = (header(b"./%d" % n, size=size) + padded(noise(size, seed + n)) for n in range(count))
     return b"".join(members) + END
+
+
+def cut(parameters: ChunkerParameters, readinto: ReadInto) -> Iterator[memoryview]:
+    """The chunks of a stream, each good until the next one is asked for."""
+    blocks = Blocks(parameters.maximum, 2 * parameters.maximum, count=2)
+    return Chunker(parameters).cut(blocks.read(readinto), blocks.give_back)
 
 
 def reading(stream: bytes, pieces: Iterable[int] = ()) -> object:
