@@ -45,6 +45,11 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
         """Which of the two."""
         return "waiting" if self.waits_for else "running"
 
+    def described(self) -> dict[str, object]:
+        """As programs are told of it, by the command line and over HTTP."""
+        fields = ("kind", "plan", "trigger", "state", "since", "waits_for")
+        return {name: getattr(self, name) for name in fields} | {"run": self.id}
+
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon at the moment `beat`. `config_error` is why the configuration that was read last is not in use."""

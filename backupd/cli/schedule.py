@@ -15,7 +15,7 @@ from backupd.daemon.known import KnownSince
 from backupd.daemon.missed import missed_runs
 from backupd.history import History
 from backupd.jobs.catching_up import last_runs
-from backupd.status import Activity, DaemonStatus, StatusFile, unwell
+from backupd.status import DaemonStatus, StatusFile, unwell
 from backupd.wiring import SystemClock
 
 
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
             {
                 "daemon": trouble or "running",
                 "schedule": [_described(line) for line in lines],
-                "queue": [_activity(one) for one in queue],
+                "queue": [one.described() for one in queue],
             },
         )
         session.output.table(
@@ -108,18 +108,6 @@ def _described(line: _Line) -> dict[str, object]:
         "next": line.next,
         "missed": line.missed,
         "catch_up": line.entry.catch_up,
-    }
-
-
-def _activity(one: Activity) -> dict[str, object]:
-    return {
-        "kind": one.kind,
-        "plan": one.plan,
-        "trigger": one.trigger,
-        "state": one.state,
-        "since": one.since,
-        "run": one.id,
-        "waits_for": one.waits_for,
     }
 
 

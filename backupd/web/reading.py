@@ -75,18 +75,7 @@ def scheduled(sources: Sources) -> list[models.Scheduled]:
 
 def activities(sources: Sources) -> list[models.Activity]:
     """What is under way, then what waits, in the order in which it will be begun."""
-    return [
-        models.Activity(
-            kind=one.kind,
-            plan=one.plan,
-            trigger=one.trigger,
-            state=one.state,
-            since=one.since,
-            run=one.id,
-            waits_for=one.waits_for,
-        )
-        for one in sources.daemon.status().activities
-    ]
+    return [models.Activity.model_validate(one.described()) for one in sources.daemon.status().activities]
 
 
 def snapshots(sources: Sources) -> list[models.Snapshot]:
