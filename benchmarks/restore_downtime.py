@@ -37,7 +37,7 @@ ROW = 1000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=parse_size, default=parse_size("2GiB"), help="of the database")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

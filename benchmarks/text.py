@@ -69,7 +69,9 @@ class Writer:
         row = first_row
         for _ in range(count):
             words = self.words(700)
-            upper, pointers, rows = PAGE, [], []
+            upper = PAGE
+            pointers: list[int] = []
+            rows: list[bytes] = []
             while True:
                 text = " ".join(words[14 * len(rows) : 14 * len(rows) + rng.randint(6, 14)]).encode()
                 place = (row >> 16 & 0xFFFF, row & 0xFFFF)

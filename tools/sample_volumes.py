@@ -93,10 +93,10 @@ def _oddities(volume: Path, rng: random.Random) -> None:
     deep.mkdir(parents=True)
     (deep / "file").write_text("deep down\n")
     (volume / "empty").mkdir(mode=0o700)
-    with (volume / "sparse").open("wb") as file:
-        file.write(b"begin")
-        file.seek(512 * MIB)
-        file.write(b"end")
+    with (volume / "sparse").open("wb") as sparse:
+        sparse.write(b"begin")
+        sparse.seek(512 * MIB)
+        sparse.write(b"end")
     os.mkfifo(volume / "fifo", 0o640)
     (volume / "sticky").mkdir()
     (volume / "sticky").chmod(0o1777)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from blake3 import blake3
@@ -51,7 +51,7 @@ class ArchiveReader:
         self._name = name
         self._threads = threads
 
-    def chunks(self, refs: Iterable[ChunkRef]) -> Iterator[bytes | memoryview]:
+    def chunks(self, refs: Iterable[ChunkRef]) -> Generator[bytes | memoryview, None, None]:
         """The plain chunks, in the order of `refs`; IntegrityError at the first that is not what was stored."""
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="unpack")
         in_flight: deque[Future[list[bytes | memoryview]]] = deque()

@@ -24,7 +24,7 @@ def said(backupd_image: str, run_container: Callable[..., Any]) -> Callable[...,
     def run(*command: str, **options: Any) -> str:
         container = run_container(backupd_image, list(command), **HARDENED, **options)
         code = container.wait(timeout=120)["StatusCode"]
-        text = container.logs().decode()
+        text: str = container.logs().decode()
         assert code == 0, text
         return text
 

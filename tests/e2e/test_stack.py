@@ -105,11 +105,11 @@ def test_killed_in_the_middle_of_a_restore(stack: Compose, e2e_client: docker.Do
     container = e2e_client.containers.get("contravento-backup-prod")
     services = [e2e_client.containers.get(f"contravento-{name}-prod") for name in ("db", "redis", "api")]
     begun, restarts = container.attrs["State"]["StartedAt"], container.attrs["RestartCount"]
-    (init,) = (pid for pid in processes(container.id) if is_init(pid))
+    (init,) = (pid for pid in processes(str(container.id)) if is_init(pid))
     with ThreadPoolExecutor(1) as pool, closing(e2e_client.events(decode=True)) as events:
         words = ("exec", "-T", "backupd", "backupd", "restore", taken, "--yes", "--no-safety-snapshot")
         restore = pool.submit(stack.run, *words, code=None)
-        helpers = moments(events, {service.name for service in services}, moment)
+        helpers = moments(events, {str(service.name) for service in services}, moment)
         os.kill(init, signal.SIGKILL)
         for helper in helpers:  # halfway through its renames; it may have got to the end of them
             for pid in processes(helper):

@@ -72,7 +72,7 @@ def test_in_a_backup_and_in_a_restore(tmp_path: Path, jump: timedelta) -> None:
 def test_before_a_prune(tmp_path: Path, jump: timedelta) -> None:
     """What is of the future is kept besides; never less is kept than the newest of each volume."""
     place = with_history(tmp_path)
-    newest = {}
+    newest: dict[str, str] = {}
     for manifest in place.repository().snapshots()[0]:
         for archive in manifest.archives:
             newest.setdefault(archive.volume, manifest.id)

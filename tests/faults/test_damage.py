@@ -55,7 +55,7 @@ class Damaged:
             store, threads=2, now=now, new_id=new_id, chunker=SMALL, security=security
         )
         for codec in ("zstd", "gzip", "none", "zstd"):
-            place.compression = Compression(codec)  # type: ignore[arg-type]
+            place.compression = Compression(codec)
             (place.root() / codec).write_bytes(dice.randbytes(30_000))
             snapshot = back_up(place.plan, place.runtime, place.stores).manifest
         if secret is None:  # that of an encrypted one stays in the state directory

@@ -60,8 +60,9 @@ def check(client: docker.DockerClient, capabilities: set[str], *, data_writable:
     assert {"backupd.job", "backupd.owner", "backupd.home"} <= helper.labels.keys()
     mounts = {mount["Destination"]: mount["RW"] for mount in helper.attrs["Mounts"]}
     assert mounts in ({"/data": data_writable}, {"/data": data_writable, "/pipes": False})
-    status = helper.exec_run(["cat", "/proc/1/status"]).output.decode()
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    status = helper.exec_run(["cat", "/proc/1/status"]).output
+    assert isinstance(status, bytes)
+    fields = dict(line.split(":\t", 1) for line in status.decode().splitlines() if ":\t" in line)
     expected = sum(1 << BITS[name] for name in capabilities)
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == expected
     assert fields["NoNewPrivs"] == "1"

@@ -198,10 +198,11 @@ def pause(container: Any) -> None:
     """It fails while a health check is being started."""
     for _ in range(20):
         try:
-            return container.pause()  # type: ignore[no-any-return]
+            container.pause()
+            return
         except APIError:
             time.sleep(0.1)
-    return pytest.fail("cannot be paused")
+    pytest.fail("cannot be paused")
 
 
 @pytest.mark.timeout(600)

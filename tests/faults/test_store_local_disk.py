@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -199,7 +200,7 @@ def test_without_both_the_store_says_that_it_is_weaker(store: LocalStore, monkey
 
 
 def test_without_locks_writing_works(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(localfs.fcntl, "flock", lambda *args: fail(errno.ENOLCK))
+    monkeypatch.setattr(fcntl, "flock", lambda *args: fail(errno.ENOLCK))
     store.put("a", b"x")
 
 

@@ -66,7 +66,7 @@ class Case:
         self.new = new_tree(base / "new")
         self.pristine = old_tree(base / "pristine")
         self.old_print = fingerprint(self.pristine)
-        self.verbs = (("prepare",), ("ready", *(UNITS if units else ())), ("swap",), (last,))
+        self.verbs: list[list[str]] = [["prepare"], ["ready", *(UNITS if units else ())], ["swap"], [last]]
 
     def volume(self, number: object) -> Path:
         target = self.base / f"volume-{number}"

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_default_chunks(stream: bytes) -> None:
 
 
 @pytest.mark.parametrize("normalization", [1, 2, 3])
-def test_small_chunks(stream: bytes, normalization: int) -> None:
+def test_small_chunks(stream: bytes, normalization: Literal[1, 2, 3]) -> None:
     """Many cuts: the digest of all lengths, as decimals with a line break each."""
     parameters = ChunkerParameters(minimum=16 * KIB, average=64 * KIB, maximum=256 * KIB, normalization=normalization)
     chunks = cut(stream, parameters)

@@ -57,7 +57,8 @@ def services(place: Place) -> FakeServices:
 
 def changing(place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """From when tar begins on a clone, everything changes; returns what was read, and how the service was."""
-    tar_out, seen = place.runtime.engine.tar_out, []
+    tar_out = place.runtime.engine.tar_out
+    seen: list[tuple[str, str]] = []
 
     def reading(volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> TarOutput:
         seen.append((subdirectory, services.containers["id-app"].state))

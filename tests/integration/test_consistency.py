@@ -20,7 +20,6 @@ from backupd.engine import DockerEngine
 from backupd.journal import Journal, PostAct
 from backupd.lock import service_lock
 from backupd.model import Plan, VolumeSpec
-from backupd.ports import ObjectWriter
 from backupd.recover import recover
 from backupd.runtime import Runtime
 from backupd.stores.memory import MemoryStore
@@ -87,14 +86,14 @@ def test_let_go_before_the_upload_ends(stack: Stack, runtime: Runtime, monkeypat
     seen: list[str] = []
 
     class Slow(MemoryStore):
-        def create(self, key: str, size_hint: int | None = None) -> ObjectWriter:
+        def create(self, key: str, size_hint: int | None = None) -> Any:
             made = super().create(key, size_hint)
             commit = made.commit
 
-            def slow() -> Any:
+            def slow() -> None:
                 seen.append(stack.state(writer))
                 time.sleep(1)
-                return commit()
+                commit()
 
             monkeypatch.setattr(made, "commit", slow, raising=False)
             return made

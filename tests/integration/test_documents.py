@@ -40,7 +40,11 @@ def test_options_of_restore_are_in_the_readme_or_its_help() -> None:
 def test_every_exit_code_is_in_the_readme() -> None:
     from backupd import errors  # noqa: PLC0415
 
-    codes = {cls.exit_code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Exception)}
+    codes = {
+        found.exit_code
+        for found in vars(errors).values()
+        if isinstance(found, type) and issubclass(found, errors.BackupdError)
+    }
     for code in codes:
         assert f"| {code} |" in README, code
 

@@ -21,7 +21,7 @@ from tests.support.dockerd import Host
 
 pytestmark = pytest.mark.docker
 
-DRILL = {"label": ["backupd.drill"]}
+DRILL: dict[str, str | list[str] | bool] = {"label": ["backupd.drill"]}
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Stack:
 
     def leftovers(self) -> list[str]:
         return [
-            *(box.name for box in self.client.containers.list(all=True, filters=DRILL)),
-            *(net.name for net in self.client.networks.list(filters=DRILL)),
-            *(volume.name for volume in self.client.volumes.list(filters=DRILL)),
+            *(str(box.name) for box in self.client.containers.list(all=True, filters=DRILL)),
+            *(str(net.name) for net in self.client.networks.list(filters=DRILL)),
+            *(str(volume.name) for volume in self.client.volumes.list(filters=DRILL)),
         ]
 
 
@@ -325,6 +325,7 @@ def test_a_copy_is_cut_off(
             if "-app-" in box["Names"][0] and not seen:
                 seen = docker_client.api.inspect_container(box["Id"])
                 started = docker_client.containers.get(box["Id"]).exec_run(["sh", "-c", script])
+                assert isinstance(started.output, bytes)
                 outputs.append(started.output)
                 network = docker_client.networks.get(next(iter(seen["NetworkSettings"]["Networks"])))
                 assert network.attrs["Internal"] is True

@@ -227,7 +227,7 @@ def test_answers_to_pings(
     running = daemon(
         f"plans: {{default: {{volumes: [data], stores: [local], ping: {{success: 'http://127.0.0.1:{hook.port}/'}}}}}}"
     )
-    running.observers.outbox._pauses = (0.01,)  # type: ignore[assignment]
+    running.observers.outbox._pauses = (0.01,)
     hook.answers += answers
     hook.body = body
     run = running.run()

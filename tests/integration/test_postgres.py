@@ -305,7 +305,7 @@ def test_a_password_file(lab: Lab, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_logins_that_do_not_do(lab: Lab, scram_volume: str, spec: dict[str, str], message: str, hint: str) -> None:
+def test_logins_that_do_not_do(lab: Lab, scram_volume: str, spec: dict[str, Any], message: str, hint: str) -> None:
     with pytest.raises(SourceError, match=re.escape(message)) as caught:
         lab.copy(scram_volume, **spec)
     assert hint in (caught.value.hint or "")

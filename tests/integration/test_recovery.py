@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyrage
@@ -47,8 +48,8 @@ def _programs() -> None:
     need("age", "zstd")
 
 
-def recover(*arguments: object, code: int = 0, python: list[str] | None = None) -> subprocess.CompletedProcess[bytes]:
-    command = [*(python or BARE), *map(str, arguments)]
+def recover(*arguments: str | Path, code: int = 0, python: Sequence[str] = BARE) -> subprocess.CompletedProcess[bytes]:
+    command = [*python, *map(str, arguments)]
     done = subprocess.run(command, env=EMPTY, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == code, done.stderr.decode()
     assert b"Traceback" not in done.stderr, done.stderr.decode()
@@ -57,7 +58,7 @@ def recover(*arguments: object, code: int = 0, python: list[str] | None = None) 
 
 def extracted(tar: bytes, target: Path) -> dict[bytes, dict[str, object]]:
     target.mkdir(parents=True)
-    command = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-", "-C", target]
+    command = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-", "-C", str(target)]
     subprocess.run(command, input=tar, check=True)
     return fingerprint(target)
 
@@ -196,11 +197,11 @@ def test_damage(sealed: bool, tmp_path: Path) -> None:
     place.root().mkdir(parents=True)
     (place.root() / "a").write_bytes(dice.randbytes(80_000) + b"text\n" * 10_000)
     for codec in ("zstd", "gzip"):
-        place.compression = Compression(codec)  # type: ignore[arg-type]
+        place.compression = Compression(codec)
         (place.root() / codec).write_bytes(dice.randbytes(30_000))
         manifest = place.backup().manifest
     (tmp_path / "key").write_text(key.secret)
-    command = [tmp_path / "store" / SCRIPT, "--identity", tmp_path / "key", "tar", manifest.id, "data"]
+    command = [str(tmp_path / "store" / SCRIPT), "--identity", str(tmp_path / "key"), "tar", manifest.id, "data"]
     whole = recover(*command).stdout
     for ref in [ref for ref in manifest.archives[0].objects if ref.key != manifest.archives[0].files.key]:
         path = tmp_path / "store" / ref.key
@@ -208,7 +209,7 @@ def test_damage(sealed: bool, tmp_path: Path) -> None:
         path.chmod(0o600)
         for at in [dice.randrange(len(data)) for _ in range(4)]:
             path.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
-            done = subprocess.run([*BARE, *map(str, command)], env=EMPTY, capture_output=True, check=False)
+            done = subprocess.run([*BARE, *command], env=EMPTY, capture_output=True, check=False)
             assert done.returncode in {12, 13} or done.stdout == whole, (ref.key, at)
             assert done.returncode != 12 or ref == manifest.archives[0].index  # a header that fits no key any more
             assert b"Traceback" not in done.stderr, done.stderr.decode()
@@ -225,7 +226,7 @@ def test_hashes_are_compared_where_they_can_be(tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(GOLDEN / "format-1" / "store", store)
     (raw,) = (store / "archives" / "raw").glob("*.tar")
-    command = [PROGRAM, "--repository", store, "tar", raw.stem, "raw"]
+    command = [str(PROGRAM), "--repository", str(store), "tar", raw.stem, "raw"]
     python = [sys.executable, "-I"]
     assert b"BLAKE3 of chunks" in recover(*command, python=python).stderr
     assert b"no BLAKE3" in recover(*command).stderr or shutil.which("b3sum")

@@ -64,8 +64,9 @@ class Bucket:
 
     def versions(self, key: str) -> list[bytes]:
         """The content of all versions of an object, newest first."""
-        listed = self.client.list_object_versions(**self.where, Prefix=self.key(key)["Key"])["Versions"]
-        return [self.client.get_object(**self.key(key), VersionId=one["VersionId"])["Body"].read() for one in listed]
+        where = self.key(key)
+        listed = self.client.list_object_versions(Bucket=where["Bucket"], Prefix=where["Key"])["Versions"]
+        return [self.client.get_object(**where, VersionId=one["VersionId"])["Body"].read() for one in listed]
 
 
 @pytest.fixture(params=KINDS)

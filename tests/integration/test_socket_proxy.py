@@ -70,7 +70,7 @@ def test_tar_jobs(engine: DockerEngine, stack: Stack) -> None:
         output.finish()
     assert type(output).__name__ == "AttachOutput"  # no bind mounts, so no pipes
     with engine.tar_in(found, "copy") as target:
-        target.write(taken)
+        target.write(bytes(taken))
         target.finish()
     assert (stack.root(volume) / "copy" / "file").read_bytes() == b"x" * 3_000_000
 
@@ -172,7 +172,7 @@ def test_ways_out(
     librarian = stack.container("librarian", volumes=[f"{root}:/library:ro"])
     before = {container.id for container in stack.client.containers.list(all=True)}
     client = docker.APIClient(base_url=proxy, version="auto", timeout=60)
-    harmless = {
+    harmless: dict[str, Any] = {
         "network_mode": "none",
         "read_only": True,
         "cap_drop": ["ALL"],

@@ -132,8 +132,8 @@ def test_a_store_that_is_not_mounted_is_told_by_everything(cli: Cli, tmp_path: P
     (tmp_path / "two").rename(tmp_path / "away")
     for command in ("verify", "prune"):
         assert "is it mounted?" in cli.error(command, code=3), "one was done, two was not"
-    for command in (("list",), ("restore", "latest", "--yes"), ("verify",), ("prune",)):
-        assert "is it mounted?" in cli.error(*command, "--store", "two", code=1)
+    for words in (("list",), ("restore", "latest", "--yes"), ("verify",), ("prune",)):
+        assert "is it mounted?" in cli.error(*words, "--store", "two", code=1)
     assert cli.json("backup", code=3)["stores"] == ["one"]
     assert not list((tmp_path / "two").glob("backupd.json"))
 

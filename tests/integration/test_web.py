@@ -17,6 +17,7 @@ import pytest
 from loguru import logger
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
+from pydantic import BaseModel
 
 from backupd.errors import ConfigError, SourceError
 from backupd.history import Run
@@ -132,7 +133,8 @@ def test_plans(web: Served) -> None:
 
 
 def test_runs_by_pages(web: Served) -> None:
-    ids, offset = [], 0
+    ids: list[str] = []
+    offset: int | None = 0
     while offset is not None:
         page = web.get(f"/api/v1/runs?limit=2&offset={offset}").json()
         assert len(page["items"]) <= 2
@@ -216,7 +218,7 @@ def test_schedule(web: Served) -> None:
 def test_openapi_describes_the_answers(web: Served) -> None:
     document: dict[str, Any] = web.get("/api/v1/openapi.json").json()
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
-    paths = {
+    paths: dict[str, type[BaseModel]] = {
         "/api/v1/plans": models.Page[models.Plan], "/api/v1/plans/nightly": models.Plan,
         "/api/v1/snapshots": models.Snapshots, "/api/v1/runs": models.Page[models.Run], "/api/v1/runs/a0": models.Run,
         "/api/v1/schedule": models.Page[models.Scheduled], "/api/v1/queue": models.Page[models.Activity],
@@ -420,7 +422,7 @@ def test_what_is_known_is_not_read_again(tmp_path: Path) -> None:
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._store, name)
 
-        view._open = lambda name: Counted(opened(name))  # type: ignore[assignment, return-value]
+        view._open = lambda name: Counted(opened(name))
         view.look()
         assert read == []
         view.ended(Run(id="aa", kind="verify", started=BEGIN, outcome="done"))

@@ -70,10 +70,10 @@ def docker_client(docker_host: Host, session_labels: Mapping[str, str]) -> Itera
     client = docker.DockerClient(base_url=docker_host.url, version="auto", timeout=60)
     with contextlib.closing(client):
         yield client
-        label = {"label": [f"{key}={value}" for key, value in session_labels.items()]}
-        for container in client.containers.list(all=True, filters=label):
+        labels = [f"{key}={value}" for key, value in session_labels.items()]
+        for container in client.containers.list(all=True, filters={"label": labels}):
             container.remove(force=True, v=True)
-        for volume in client.volumes.list(filters=label):
+        for volume in client.volumes.list(filters={"label": labels}):
             volume.remove(force=True)
 
 
@@ -178,7 +178,7 @@ def make_docker_engine(
     pipes = tmp_path_factory.mktemp("pipes")
 
     def make(**options: Any) -> DockerEngine:
-        defaults = {"host": docker_host.url, "pipe_directory": pipes}
+        defaults: dict[str, Any] = {"host": docker_host.url, "pipe_directory": pipes}
         if "helper_image" not in options:
             defaults["helper_image"] = images.tag("helper")
         engines.append(DockerEngine(DockerOptions(**(defaults | options))))
@@ -297,7 +297,8 @@ def _docker(kind: str, request: pytest.FixtureRequest) -> EngineUnderTest:
 def helper_names(client: docker.DockerClient) -> list[str]:
     """The helper containers that there are, in whatever state."""
     try:
-        return [container.name for container in client.containers.list(all=True, filters={"label": ["backupd.job"]})]
+        found = client.containers.list(all=True, filters={"label": ["backupd.job"]})
+        return [str(container.name) for container in found]
     except (NotFound, APIError):  # one went away while the SDK looked at it
         return helper_names(client)
 

@@ -264,7 +264,7 @@ def targets() -> list[Target]:
         Target(
             "frames",
             _frames,
-            [codec_of(suffix).compress(memoryview(b"x" * 1000)) for suffix in (".tar.zst", ".tar.gz")],
+            [bytes(codec_of(suffix).compress(memoryview(b"x" * 1000))) for suffix in (".tar.zst", ".tar.gz")],
         ),
         Target("trust", _in_state("trust/repository.json", _trust), [TRUST, *DEEP], json=True),
         Target("claim", _in_state("uploads/claim", _stale), [CLAIM, *DEEP], json=True),

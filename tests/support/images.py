@@ -135,7 +135,7 @@ class Images:
         if recipe.official is None or self._wanted == "debian":
             return []
         try:
-            self._client.images.pull(*recipe.official.split(":"))
+            self._client.images.pull(recipe.official)
         except (DockerException, requests.RequestException):
             if self._wanted == "official":
                 raise

@@ -30,7 +30,7 @@ class FakeServices(NoServices):
     containers: dict[str, Service] = field(default_factory=dict)
     acts: list[str] = field(default_factory=list)
     refusing: set[str] = field(default_factory=set)
-    before: Callable[[str], None] | None = None
+    before: Callable[[str], object] | None = None
     results: dict[str, CommandResult] = field(default_factory=dict)
     healths: dict[str, Health] = field(default_factory=dict)
 

@@ -10,12 +10,13 @@ import fcntl
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import docker
+import requests
 from docker.errors import BuildError, ImageNotFound
 from docker.utils import build as contexts
 
@@ -60,7 +61,7 @@ class SidecarImage:
         self._load_or(f"sidecar-stages-{digest}.tar", stages, build_stages)
         self._run(base, tag=tag, cache_from=stages)
 
-    def _run(self, base: str, **options: object) -> None:
+    def _run(self, base: str, **options: Any) -> None:
         try:
             with _context() as context:
                 self._client.images.build(
@@ -70,14 +71,13 @@ class SidecarImage:
             said = "".join(str(line.get("stream") or line.get("error") or "") for line in exc.build_log)
             raise AssertionError(f"the image can't be built:\n{said[-3000:]}") from exc
 
-    def _load_or(self, name: str, tags: list[str], build: object) -> None:
+    def _load_or(self, name: str, tags: list[str], build: Callable[[], None]) -> None:
         """Images from their tar, else made, and kept in it."""
         wanted = CACHE / name
         if wanted.exists():
             with wanted.open("rb") as file:
                 self._client.images.load(file)
             return
-        assert callable(build)
         build()
         kind = name.rpartition("-")[0]
         for old in CACHE.glob(f"{kind}-????????????.tar"):
@@ -90,8 +90,8 @@ class SidecarImage:
 
     def _many(self, tags: list[str]) -> Iterable[bytes]:
         """The SDK saves one image at a time; the API takes several."""
-        url = self._client.api._url("/images/get")
-        answer = self._client.api._get(url, params={"names": tags}, stream=True)
+        api: Any = self._client.api
+        answer: requests.Response = api._get(api._url("/images/get"), params={"names": tags}, stream=True)
         answer.raise_for_status()
         return answer.iter_content(1 << 20)
 

@@ -119,7 +119,16 @@ class FakeServices:
     ) -> CommandResult:
         raise NotImplementedError
 
+    def examine(self, service: Service, volume: Volume, script: str, arguments: Sequence[str] = ()) -> CommandResult:
+        raise NotImplementedError
+
     def tar_from(
-        self, service: Service, command: Sequence[str], *, user: str, environment: Mapping[str, str] | None = None
+        self,
+        service: Service,
+        command: Sequence[str],
+        *,
+        user: str,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
     ) -> TarStream:
         raise NotImplementedError

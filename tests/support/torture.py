@@ -179,9 +179,16 @@ def torture_chamber(base: Path, host: str, makers: Makers, server: S3Server) -> 
             "two": {"volume": "two", "consistency": "pause", "drill": {"steady_for": "1s"}},
         },
         "prune": {"grace": "1s", "keep_safety": "1s"},
-        "plans": {"p": {"volumes": ["one", "two"], "stores": ["local", "away"], "together": True, **around}},
+        "plans": {
+            "p": {
+                "volumes": ["one", "two"],
+                "stores": ["local", "away"],
+                "together": True,
+                "keep": {"last": 3},
+                **around,
+            }
+        },
     }
-    config["plans"]["p"]["keep"] = {"last": 3}
     path = base / "backupd.yaml"
     path.write_text(yaml.safe_dump(config))
     roots = {name: stack.root(volume) for name, volume in volumes.items()}

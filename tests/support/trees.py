@@ -102,7 +102,7 @@ def awkward_tree(root: Path) -> None:
     os.lchown(root / "relative", 999, 998)
     os.mkfifo(root / "fifo", 0o622)
     os.mknod(root / "null", 0o640 | stat.S_IFCHR, os.makedev(1, 3))
-    for name in (
+    for odd in (
         b"new\nline",
         b"invalid \xff\xfe",
         b"-rf",
@@ -114,7 +114,7 @@ def awkward_tree(root: Path) -> None:
         b"*",
         b"n" * 255,
     ):
-        Path(root, os.fsdecode(name)).write_bytes(name)
+        Path(root, os.fsdecode(odd)).write_bytes(odd)
     deep = root
     for _ in range(12):
         deep = deep / ("d" * 100)

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from backupd.backup import back_up
-from backupd.history import History, Run, RunKind, VolumeFigures
+from backupd.history import History, Outcome, Run, RunKind, VolumeFigures
 from backupd.repository import DrillRecord, Repository, VolumeDrill, keep_drill
 from backupd.settings import Settings, load_settings
 from backupd.status import Activity, DaemonStatus, NextRun
@@ -90,7 +90,7 @@ def snapshot_with_runs(settings: Settings) -> str:
         files=archive.members, warnings=2, seconds=1.5, full=True,
     )  # fmt: skip
     history = History(Path(settings.state_dir))
-    kinds: list[tuple[RunKind, str]] = [
+    kinds: list[tuple[RunKind, Outcome]] = [
         ("backup", "done"), ("verify", "done"), ("drill", "done"), ("prune", "failed"), ("backup", "failed"),
     ]  # fmt: skip
     for number, (kind, outcome) in enumerate(kinds):
@@ -105,7 +105,7 @@ def snapshot_with_runs(settings: Settings) -> str:
                 started=time,
                 finished=time + timedelta(seconds=30),
                 outcome=outcome,
-                warnings=2 if good else 0,  # type: ignore[arg-type]
+                warnings=2 if good else 0,
                 snapshot=manifest.id if good else None,
                 stores=["local"] if good else [],
                 exit_code=0 if good else 1,

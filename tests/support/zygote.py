@@ -105,7 +105,7 @@ def main() -> None:
             try:
                 child(json.loads(line))
             except BaseException:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
             os._exit(99)
         print(pid, flush=True)
 

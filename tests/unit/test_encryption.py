@@ -337,6 +337,7 @@ def test_fields_of_later_versions_are_private() -> None:
     manifest = decode(data, Manifest, "k")
     assert manifest.host == HIDDEN
     assert manifest.encryption is not None
+    assert manifest.encryption.private is not None
     sealed = msgspec.json.decode(KEY.identities.decrypt(b64decode(manifest.encryption.private), "x"))
     assert sealed["news"] == "a secret that this version does not know"
 

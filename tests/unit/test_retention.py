@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -220,7 +221,8 @@ def test_one_more_rule_never_removes_more(
     rules = ["last", "hourly", "daily", "weekly", "monthly", "yearly", "proven", "at_least"]
     rule = data.draw(st.sampled_from(rules))
     proven = {s.id for s in snapshots if data.draw(st.booleans())}
-    more = replace(policy, **{rule: (getattr(policy, rule) or 0) + data.draw(st.integers(1, 4))})
+    added: dict[str, Any] = {rule: (getattr(policy, rule) or 0) + data.draw(st.integers(1, 4))}
+    more = replace(policy, **added)
     wider = replace(policy, within=(policy.within or timedelta()) + HOURS)
     stay = kept(decide(snapshots, policy, NOW, zone, proven))
     assert stay <= kept(decide(snapshots, more, NOW, zone, proven))

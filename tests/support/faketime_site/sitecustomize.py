@@ -2,11 +2,12 @@
 
 import threading
 import time
+from typing import SupportsIndex
 
 
-def sleep(seconds: float) -> None:
+def sleep(seconds: float | SupportsIndex) -> None:
     """The same by other means, which it leaves alone."""
-    threading.Event().wait(seconds)
+    threading.Event().wait(float(seconds))
 
 
 time.sleep = sleep

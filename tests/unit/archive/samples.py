@@ -47,7 +47,7 @@ def cut(parameters: ChunkerParameters, readinto: ReadInto) -> Iterator[memoryvie
     return Chunker(parameters).cut(blocks.read(readinto), blocks.give_back)
 
 
-def reading(stream: bytes, pieces: Iterable[int] = ()) -> object:
+def reading(stream: bytes, pieces: Iterable[int] = ()) -> ReadInto:
     """A `readinto` that fills as much as it can, or `pieces` one after the other and then the rest."""
     source = io.BytesIO(stream)
     sizes = iter(pieces)

@@ -18,8 +18,8 @@ from backupd.model import Compression
 from tests.unit.archive.samples import noise
 
 CODECS = [
-    codec_for(Compression(codec, level))
-    for codec, level in (("zstd", None), ("zstd", 1), ("gzip", None), ("none", None))
+    codec_for(compression)
+    for compression in (Compression("zstd"), Compression("zstd", 1), Compression("gzip"), Compression("none"))
 ]
 CHUNKS = [b"\0" * 3_000_000, noise(100_000), b"x", noise(50_000, 1)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -60,7 +61,7 @@ def test_swapped_frames() -> None:
 @pytest.mark.parametrize(
     "change", [{"plain_size": 5}, {"plain_size": 2**40}, {"stored_size": 5}, {"offset": 2**40}, {"digest": "0" * 64}]
 )
-def test_an_index_that_lies(change: dict[str, int]) -> None:
+def test_an_index_that_lies(change: dict[str, Any]) -> None:
     refs = SAMPLE.refs
     refs[3] = refs[3]._replace(**change)
     with pytest.raises(IntegrityError):

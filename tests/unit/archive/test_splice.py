@@ -69,7 +69,7 @@ def test_everything_below_a_directory(tmp_path: Path, tar_format: str) -> None:
     os.setxattr(tree / "block", "user.note", b"kept")
     if tar_format == "v7":
         (tree / "fifo").unlink()  # v7 has none
-    options = OURS[1:] if tar_format in ("posix", "gnu") else ()
+    options: tuple[str, ...] = OURS[1:] if tar_format in ("posix", "gnu") else ()
     if options:
         sparse_file(tree / "sparse", 100)
     if tar_format != "posix":

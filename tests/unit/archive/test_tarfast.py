@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backupd.archive import TarWalker, tarwalk
+from backupd.archive import TarWalker
 from tests.support.tars import END, GNU, USTAR, header, padded, pax, walk
 
 NAMES = st.one_of(
@@ -79,5 +79,5 @@ def test_fast_is_general(parts: list[bytes], piece: int) -> None:
     ],
 )
 def test_what_tar_writes_nearly_always_is_parsed_fast(stream: bytes) -> None:
-    with mock.patch.object(tarwalk.th, "check", side_effect=AssertionError):
+    with mock.patch("backupd.archive.tarwalk.th.check", side_effect=AssertionError):
         assert len(TarWalker().feed(memoryview(stream * 3))) == 3

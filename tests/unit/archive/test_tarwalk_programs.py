@@ -49,7 +49,7 @@ def agrees_with_tarfile(stream: bytes) -> list[Member]:
         assert member.link == (info.linkname if member.kind in ("symlink", "hardlink") else "")
     for member in members:
         with tarfile.open(fileobj=io.BytesIO(stream[member.offset :]), encoding="utf-8") as tar:
-            assert tar.next().name.removeprefix("./") in (member.path, "." + member.path)
+            assert tar.getmembers()[0].name.removeprefix("./") in (member.path, "." + member.path)
     return members
 
 

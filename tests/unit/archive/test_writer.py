@@ -6,6 +6,9 @@ import gzip
 import io
 import subprocess
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -26,7 +29,7 @@ def test_a_full_archive_comes_back(codec: Codec) -> None:
     summary = sample.summary
     assert summary.plain_size == summary.new_plain_size == len(STREAM)
     assert (summary.stored_size, summary.chunk_count, summary.member_count) == (len(sample.data), len(sample.refs), 10)
-    assert (summary.archives_used, summary.features) == ({0}, set())
+    assert (summary.archives_used, summary.features) == (frozenset({0}), frozenset())
 
 
 def test_a_full_archive_is_an_ordinary_compressed_tar() -> None:
@@ -61,7 +64,7 @@ def test_an_incremental_archive_holds_only_what_is_new() -> None:
 def test_an_incremental_archive_of_the_same_is_empty() -> None:
     parent = packed(STREAM)
     child = packed(STREAM, known=parent.locations)
-    assert (child.data, child.summary.new_plain_size, child.summary.archives_used) == (b"", 0, {1})
+    assert (child.data, child.summary.new_plain_size, child.summary.archives_used) == (b"", 0, frozenset({1}))
 
 
 def test_an_incremental_archive_holds_a_repeated_chunk_once() -> None:
@@ -86,49 +89,47 @@ class Fault(Exception):  # noqa: N818
     """What goes wrong in these tests."""
 
 
-def failing(after: int) -> object:
-    calls = 0
+@dataclass
+class Failing:
+    """Passes on what it is called with, a few times."""
 
-    def act(_data: object) -> bytes:
-        nonlocal calls
-        calls += 1
-        if calls > after:
+    act: Callable[[Any], Any]
+    left: int
+
+    def __call__(self, argument: Any) -> Any:
+        if self.left == 0:
             raise Fault
-        return b""
-
-    return act
+        self.left -= 1
+        return self.act(argument)
 
 
 @pytest.mark.parametrize("where", ["data", "index", "files", "advanced"])
-def test_faults_behind_the_archive_pass_through(where: str) -> None:
-    fault = failing(after=3)
+def test_faults_behind_the_archive_pass_through(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = io.BytesIO().write
     index = IndexWriter(nothing, ["own"])
     files = FileListWriter(nothing)
     if where == "index":
-        index.add = fault
+        monkeypatch.setattr(index, "add", Failing(index.add, 3))
     if where == "files":
-        files.extend = failing(after=0)
-    sinks = ArchiveSinks(fault if where == "data" else nothing, index, files)
+        monkeypatch.setattr(files, "extend", Failing(files.extend, 0))
+    sinks = ArchiveSinks(Failing(nothing, 3) if where == "data" else nothing, index, files)
     writer = ArchiveWriter(chunker=SMALL, codec=ZSTD, sinks=sinks, known=None, threads=2)
     with pytest.raises(Fault):
-        writer.pack(reading(STREAM), fault if where == "advanced" else lambda _: None)
+        writer.pack(reading(STREAM), Failing(int, 3) if where == "advanced" else lambda _: None)
     no_threads_are_left()
 
 
 def test_faults_of_the_stream_and_the_codec_pass_through() -> None:
-    source = reading(STREAM, [10_000] * 5)
-    count = failing(after=4)
-
-    def readinto(buffer: memoryview) -> int:
-        count(None)
-        return source(buffer)
-
     class Broken:
         suffix = ".tar"
-        compress = staticmethod(failing(after=2))
+        compress = staticmethod(Failing(PLAIN.compress, 2))
+        decompress = staticmethod(PLAIN.decompress)
 
-    for codec, stream in ((ZSTD, readinto), (Broken(), reading(STREAM))):
+    cases: list[tuple[Codec, Callable[[memoryview], int]]] = [
+        (ZSTD, Failing(reading(STREAM, [10_000] * 5), 4)),
+        (Broken(), reading(STREAM)),
+    ]
+    for codec, stream in cases:
         sinks = ArchiveSinks(
             io.BytesIO().write, IndexWriter(io.BytesIO().write, []), FileListWriter(io.BytesIO().write)
         )
@@ -151,6 +152,7 @@ def test_memory_stays_within_the_window() -> None:
     done = 0
 
     def readinto(buffer: memoryview) -> int:
+        assert isinstance(buffer.obj, bytearray)
         blocks[id(buffer.obj)] = buffer.obj
         return source(buffer)
 

@@ -30,9 +30,10 @@ def taken(place: Place, number: int = 0) -> Archive:
     return result.manifest.archives[number]
 
 
-def while_reading(place: Place, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> list[int]:
+def while_reading(place: Place, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> list[int]:
     """Call `act` with the number of the pass once its tar has begun; returns the numbers so far."""
-    tar_out, begun = place.runtime.engine.tar_out, []
+    tar_out = place.runtime.engine.tar_out
+    begun: list[int] = []
 
     def reading(volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> TarOutput:
         begun.append(len(begun) + 1)

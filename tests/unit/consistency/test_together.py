@@ -43,7 +43,8 @@ def services(place: Place) -> FakeServices:
 
 
 def seen(place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
-    tar_out, found = place.runtime.engine.tar_out, []
+    tar_out = place.runtime.engine.tar_out
+    found: list[tuple[str, str, str]] = []
 
     def reading(volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> TarOutput:
         found.append((volume.name, services.containers["id-app"].state, services.containers["id-db"].state))

@@ -155,7 +155,7 @@ def test_a_run_that_may_come_late_is_not_missing_yet(place: Place) -> None:
 
 def test_a_success_that_is_too_old_and_what_went_wrong_last(place: Place) -> None:
     plan = {**CONFIGURATION["plans"]["nightly"], "max_age": "26h", "verify": {"schedule": "0 4 * * *"}}
-    changes = {"plans": {"nightly": plan}, "prune": {"schedule": "@daily"}}
+    changes: dict[str, Any] = {"plans": {"nightly": plan}, "prune": {"schedule": "@daily"}}
     assert "plan nightly: has never succeeded" in said(findings(place, **changes), "warning")
     place.backup()
     found = findings(place, **changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def a_run(outcome: str = "done", **fields: object) -> Run:
     return Run(id="00000000000000ab", started=BEGIN, outcome=outcome, **given | fields)  # type: ignore[arg-type]
 
 
+Tell = Callable[..., list[str]]
+
+
 class Kept:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, str]] = []
@@ -39,7 +43,7 @@ class Kept:
 
 
 @pytest.fixture
-def told(tmp_path: Path):
+def told(tmp_path: Path) -> Tell:
     """Runs in, events out, for a target that wants `on`."""
 
     def told(*runs: Run, on: tuple[str, ...] = EVENTS, **options: object) -> list[str]:
@@ -70,7 +74,7 @@ def test_what_the_end_of_a_run_is(run: Run, event: str) -> None:
     assert judge(run) == event
 
 
-def test_back_to_normal_is_told_once(told) -> None:
+def test_back_to_normal_is_told_once(told: Tell) -> None:
     bad, good = a_run("failed"), a_run()
     assert told(good, bad, bad, good, good) == [
         "success: backup nightly is done",
@@ -81,28 +85,28 @@ def test_back_to_normal_is_told_once(told) -> None:
     ]
 
 
-def test_nobody_is_told_that_there_is_nothing_yet(told) -> None:
+def test_nobody_is_told_that_there_is_nothing_yet(told: Tell) -> None:
     skipped = a_run("skipped", kind="verify")
     assert told(a_run("skipped", kind="verify", early=True), skipped) == ["warning: check nightly was skipped"]
 
 
-def test_it_is_told_after_a_restart_too(told) -> None:
+def test_it_is_told_after_a_restart_too(told: Tell) -> None:
     assert told(a_run("partial")) == ["warning: backup nightly is done in part"]
     assert told(a_run()) == ["recovery: backup nightly is back to normal"]
 
 
-def test_subjects_are_apart(told) -> None:
+def test_subjects_are_apart(told: Tell) -> None:
     assert told(a_run("failed"), a_run(plan="hourly"), a_run(kind="drill"), on=("failure", "recovery")) == [
         "failure: backup nightly FAILED"
     ]
 
 
-def test_a_skipped_run_heals_nothing(told) -> None:
+def test_a_skipped_run_heals_nothing(told: Tell) -> None:
     told(a_run("failed"))
     assert told(a_run("skipped"), on=("recovery",)) == []
 
 
-def test_nor_does_a_part_of_the_plan(told) -> None:
+def test_nor_does_a_part_of_the_plan(told: Tell) -> None:
     part = a_run(part=True, trigger="manual", volumes={"data": FIGURES})
     assert told(a_run("failed"), part, a_run(), manual=True) == [
         "failure: backup nightly FAILED", "success: backup nightly (data) is done",
@@ -113,11 +117,11 @@ def test_nor_does_a_part_of_the_plan(told) -> None:
     ]  # fmt: skip
 
 
-def test_a_recovery_is_for_those_who_knew(told) -> None:
+def test_a_recovery_is_for_those_who_knew(told: Tell) -> None:
     assert told(a_run("partial"), a_run(), on=("failure", "recovery")) == []
 
 
-def test_a_success_is_one_for_those_who_want_no_recoveries(told) -> None:
+def test_a_success_is_one_for_those_who_want_no_recoveries(told: Tell) -> None:
     assert told(a_run("failed"), a_run(), a_run(), on=("success", "failure")) == [
         "failure: backup nightly FAILED",
         "success: backup nightly is done",
@@ -125,20 +129,20 @@ def test_a_success_is_one_for_those_who_want_no_recoveries(told) -> None:
     ]
 
 
-def test_a_run_that_still_warns_is_both(told) -> None:
+def test_a_run_that_still_warns_is_both(told: Tell) -> None:
     assert told(a_run("failed"), a_run(warnings=2))[1:] == [
         "recovery: backup nightly is back to normal",
         "warning: backup nightly is done, with warnings",
     ]
 
 
-def test_runs_by_hand(told) -> None:
+def test_runs_by_hand(told: Tell) -> None:
     bad = a_run("failed", trigger="manual")
     assert told(bad, a_run()) == ["success: backup nightly is done"]
     assert told(bad, manual=True) == ["failure: backup nightly FAILED"]
 
 
-def test_filters(told) -> None:
+def test_filters(told: Tell) -> None:
     runs = a_run("failed"), a_run("failed", plan="hourly"), a_run("failed", kind="prune", plan=None)
     assert told(*runs, plans=frozenset(["hourly"])) == ["failure: backup hourly FAILED"]
     assert told(*runs, kinds=frozenset(["prune"])) == ["failure: prune FAILED"]
@@ -216,10 +220,18 @@ def test_parts_of_urls_are_hidden_too(url: str, hidden: list[str]) -> None:
 
 
 def test_an_outbox_that_is_full_gives_up_the_oldest() -> None:
-    gate, outcomes = threading.Event(), []
+    gate = threading.Event()
+    outcomes: list[tuple[int, Exception | None]] = []
     outbox = Outbox()
+
+    def send() -> None:
+        gate.wait()
+
+    def keep(number: int) -> Callable[[Exception | None], None]:
+        return lambda error: outcomes.append((number, error))
+
     for number in range(203):
-        outbox.put("a", str(number), gate.wait, lambda error, number=number: outcomes.append((number, error)))
+        outbox.put("a", str(number), send, keep(number))
     assert len(outbox.flush(0.01)) >= 200
     gate.set()
     assert outbox.flush(60) == []

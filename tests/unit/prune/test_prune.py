@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -327,9 +328,12 @@ def test_a_snapshot_that_came_in_without_a_lease_stops_it(place: Place, monkeypa
 def test_it_holds_an_exclusive_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
     exclusive = Leases.exclusive
-    monkeypatch.setattr(
-        Leases, "exclusive", lambda self, operation: taken.append(operation) or exclusive(self, operation)
-    )
+
+    def taking(self: Leases, operation: str) -> AbstractContextManager[object]:
+        taken.append(operation)
+        return exclusive(self, operation)
+
+    monkeypatch.setattr(Leases, "exclusive", taking)
     run_prune(place)
     assert taken == ["prune"]
     with place.runtime.leases(place.stores[0]).shared("test"), pytest.raises(LockedError, match="test by backupd"):

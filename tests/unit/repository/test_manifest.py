@@ -44,7 +44,7 @@ def test_a_name_without_a_signature_is_none() -> None:
     ],
 )
 def test_which_are_runs_of_a_plan(changes: dict[str, object], counts: bool) -> None:
-    manifest = msgspec.structs.replace(PLAIN, **{"signer": "a" * 64} | changes)  # type: ignore[arg-type]
+    manifest = msgspec.structs.replace(PLAIN, **{"signer": "a" * 64} | changes)
     assert manifest.is_run_of("n", "a" * 64) == counts
     assert manifest.is_success_of("n", "a" * 64) == counts
     assert manifest.is_run_of("n", None) == (counts or "signer" in changes)

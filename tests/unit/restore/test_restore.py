@@ -152,7 +152,12 @@ class TestCreatedVolume:
 
     def test_stays_if_it_is_used(self, place: Place, damaged: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
         prepare = Swap.prepare
-        monkeypatch.setattr(Swap, "prepare", lambda swap: ((place.root() / "new").touch(), prepare(swap)))
+
+        def preparing(swap: Swap) -> None:
+            (place.root() / "new").touch()
+            prepare(swap)
+
+        monkeypatch.setattr(Swap, "prepare", preparing)
         with pytest.raises(IntegrityError):
             place.restore(damaged)
         assert [path.name for path in place.root().iterdir()] == ["new"]

@@ -29,8 +29,8 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def services(place: Place) -> FakeServices:
-    place.runtime.engine.services = FakeServices()
-    return place.runtime.engine.services
+    place.runtime.engine.services = services = FakeServices()
+    return services
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from backupd.settings.schema import Node, leaves, schema
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "config" / "backupd.yaml"
 DOCUMENT = (ROOT / "docs" / "CONFIGURATION.md").read_text()
-TABLES = {(name,): ("NAME",) for name in ("stores", "volumes", "plans")}
+TABLES: dict[tuple[str, ...], tuple[str, ...]] = {(name,): ("NAME",) for name in ("stores", "volumes", "plans")}
 TABLES["plans", "NAME", "keep", "stores"] = ("NAME",)
 TABLES["notifications", "targets"] = ("NAME",)
 KEYS: dict[str, Node] = {".".join(key): node for key, node in leaves(schema(Settings), TABLES)}
@@ -62,14 +63,14 @@ def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
              "stores.NAME.object_lock.mode", "stores.NAME.object_lock.duration",
              "notifications.targets.NAME.url"}  # fmt: skip
     for key in set(KEYS) - given:
-        value = shown
+        value: Any = shown
         for name in key.split("."):
             value = value[name.lower()]
         if isinstance(value, bool):
             value = str(value).lower()
         elif isinstance(value, list) and value:
             value = ", ".join(value)
-        expected = {None: "none", "": "empty"}.get(value, f"`{value}`") if value != [] else "empty"
+        expected = "none" if value is None else "empty" if value in ("", []) else f"`{value}`"
         assert ROWS[key] == expected, key
 
 

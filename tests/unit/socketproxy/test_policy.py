@@ -242,7 +242,7 @@ def test_networks() -> None:
     )
     world.allowed("DELETE", "/networks/backupd-drill-net")
     assert world.refused("DELETE", "/networks/shop_default")
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"Internal": False},
         {"Driver": "macvlan"},
         {"Options": {}},
@@ -252,7 +252,8 @@ def test_networks() -> None:
         {"Attachable": True},
         {"ConfigFrom": {"Network": "x"}},
         {"Labels": {"com.docker.compose.project": "shop"}},
-    ):
+    ]
+    for change in changes:
         assert world.refused("POST", "/networks/create", NETWORK | change)
 
 

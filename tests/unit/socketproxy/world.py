@@ -114,7 +114,7 @@ class World:
         return {"Id": number} if number else None
 
     def network(self, name: str) -> dict[str, Any] | None:
-        networks = {
+        networks: dict[str, dict[str, Any]] = {
             "backupd-drill-net": {"Labels": OWN, "Internal": True},
             "backupd-drill-open": {"Labels": OWN, "Internal": False},
             "shop_default": {"Labels": SHOP},

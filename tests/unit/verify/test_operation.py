@@ -293,7 +293,7 @@ def test_one_that_stood_still_deletes_nothing(place: Place, monkeypatch: pytest.
     assert stored(store)[key] == genuine
 
 
-def test_a_source_that_does_not_answer(place: Place) -> None:
+def test_a_source_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The third has it."""
     place.stores.append(MemoryStore("three"))
     place.backup()
@@ -306,7 +306,7 @@ def test_a_source_that_does_not_answer(place: Place) -> None:
             raise StoreUnavailable("away")
         return read(wanted, offset, length)
 
-    place.stores[1].read = away  # type: ignore[method-assign]
+    monkeypatch.setattr(place.stores[1], "read", away)
     verified = verify(place.stores, VerifyRequest(repair=True), place.runtime, random.Random(1))
     assert verified.stores[0].repaired is not None
     assert verified.stores[0].repaired.mended == {key: "three"}

@@ -35,7 +35,8 @@ class FakeEngine(MountedEngine):
     beside: bytes = header(b"./", b"5") + END
     excluded: list[Sequence[str]] = field(default_factory=list)
 
-    def tar_out(self, volume: Volume, exclude: Sequence[str] = ()) -> Any:
+    def tar_out(self, volume: Volume, exclude: Sequence[str] = (), subdirectory: str = "") -> Any:
+        assert not subdirectory
         self.excluded.append(tuple(exclude))
         return Given(self.beside)
 
