@@ -31,7 +31,7 @@ demo: $(VENV)/.runtime ## a real backup and restore of four sample volumes (ENGI
 	@$(BIN)/python -m tools.demo --engine $(ENGINE)
 
 test: $(VENV)/.dev ## all tests, with a real Docker Engine (installed and started privately where there is none)
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, layers, dead code
 	$(BIN)/ruff format --check .

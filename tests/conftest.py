@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.engines", "tests.support.s3"]
+pytest_plugins = ["tests.support.engines", "tests.support.s3", "tests.support.spread"]
 
 settings.register_profile("backupd", deadline=None)  # machines are shared and noisy: no test depends on a time
 settings.load_profile("backupd")

@@ -17,11 +17,11 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     fi
     printf '%s\n' "${POSTGRES_PASSWORD:-unused}" >/tmp/.pwfile
     # shellcheck disable=SC2086
-    initdb --username="$user" --pwfile=/tmp/.pwfile --locale=C.UTF-8 --encoding=UTF8 -D "$PGDATA" $POSTGRES_INITDB_ARGS >/dev/null
+    initdb --no-sync --username="$user" --pwfile=/tmp/.pwfile --locale=C.UTF-8 --encoding=UTF8 -D "$PGDATA" $POSTGRES_INITDB_ARGS >/dev/null
     rm /tmp/.pwfile
     printf '\nhost all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >>"$PGDATA/pg_hba.conf"
     echo "listen_addresses = '*'" >>"$PGDATA/postgresql.conf"
-    pg_ctl -D "$PGDATA" -w -s -o "-c listen_addresses='' -p 5432" start >/dev/null
+    pg_ctl -D "$PGDATA" -w -s -o "-c listen_addresses='' -c fsync=off -p 5432" start >/dev/null
     database=${POSTGRES_DB:-$user}
     if [ "$database" != postgres ]; then
         psql -q -U "$user" -d postgres -v ON_ERROR_STOP=1 -c "create database \"$database\""
