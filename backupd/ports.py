@@ -113,7 +113,8 @@ class Engine(Protocol):
         """Start extracting into `subdirectory` of the volume (created, mode 0700, if it is missing).
 
         Owners are numeric, permissions and times those of the stream. Nothing outside the volume can be written.
-        `acls` is for a stream with the feature `acl`: without it those ACLs are lost, with it all others.
+        `acls` is for a stream whose ACLs are in tar's own form: without it these are lost, with it those that are
+        attributes. Without it files also get what a default ACL of `subdirectory` hands down.
         """
         ...
 
@@ -229,7 +230,7 @@ class Store(Protocol):
 
 
 class Progress(Protocol):
-    """Told how an operation gets on; shows it, or does not. Called from one thread."""
+    """Told how an operation gets on; shows it, or does not. Called from one thread at a time, not always the same."""
 
     def begin(self, label: str, total: int | None = None) -> None:
         """A new stretch of work, of `total` plain bytes if that is known."""

@@ -23,7 +23,7 @@ class Blocks:
 
     There goes what is left of the block before, so that it and what follows are in one piece.
 
-    Memory: `count` times `head + size`, made when they are first needed.
+    Memory: `count` times `head + size`, made when none is free.
     """
 
     def __init__(self, head: int, size: int, count: int) -> None:
@@ -57,7 +57,7 @@ class Blocks:
         self._free.put(None)
 
     def _next(self) -> memoryview | None:
-        if self._unmade:
+        if self._unmade and self._free.empty():
             self._unmade -= 1
             return memoryview(bytearray(self._head + self._size))
         return self._free.get()

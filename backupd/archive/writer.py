@@ -108,8 +108,8 @@ class ArchiveWriter:
         blocks = Blocks(head=self._maximum, size=_BLOCK_CHUNKS * self._maximum, count=self._block_count)
         pieces: SimpleQueue[Piece | None] = SimpleQueue()
         walker = TarWalker()
-        cutting = self._cutting.submit(self._cut, iter(pieces.get, None), blocks, walker, advanced)
         try:
+            cutting = self._cutting.submit(self._cut, iter(pieces.get, None), blocks, walker, advanced)
             for piece in blocks.read(readinto):
                 pieces.put(piece)
                 if cutting.done():  # it has failed, and says how

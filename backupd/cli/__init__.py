@@ -13,9 +13,7 @@ def main() -> None:
     code = quick(sys.argv[1:])
     if code is not None:
         sys.exit(code)
-    gc.disable()  # what is imported stays for good, so no collection looks at it, then or at the end
-    from backupd.cli.main import main as run  # noqa: PLC0415  (it imports the whole program)
+    gc.disable()  # until all is loaded
+    from backupd.cli.main import main as run  # noqa: PLC0415  (it imports most of the program)
 
-    gc.freeze()
-    gc.enable()
     run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -82,14 +83,16 @@ def main() -> None:
     """Run the command line and exit with the code of what went wrong, if anything did."""
     signal.signal(signal.SIGTERM, _terminated)
     let_threads_alternate()
-    arguments = _arguments(sys.argv[1:])
-    completing = "_BACKUPD_COMPLETE" in os.environ
-    sys.exit(_run(make_app(arguments[0] if arguments and not completing else None), arguments))
+    sys.exit(_run(_arguments(sys.argv[1:])))
 
 
-def _run(app: typer.Typer, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     output = Output(json="--json" in arguments)
+    completing = "_BACKUPD_COMPLETE" in os.environ
     try:
+        app = make_app(arguments[0] if arguments and not completing else None)
+        gc.freeze()  # what has been loaded stays for good: no collection looks at it, now or at the end
+        gc.enable()
         code = app(prog_name="backupd", args=arguments, standalone_mode=False)
     except _UsageError as exc:
         if not exc.format_message():  # no arguments at all: the help has been printed

@@ -83,8 +83,11 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_acls(self) -> bool:
-        """Whether there are ACLs in tar's own form; see `Engine.tar_in`."""
-        return "acl" in self.features
+        """Whether there are ACLs in tar's own form and no other; see `Engine.tar_in`.
+
+        Where backupd read the volume, earlier versions had tar write both, and the attributes are the better ones.
+        """
+        return "acl" in self.features and self.tool is None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,6 +120,14 @@ copy_attributes() {
     esac
 }
 
+# A default ACL that the directory got from the volume's root would be handed down to all that is extracted below it.
+# Told --acls, GNU tar removes what its stream does not name. Where tar is BusyBox's, there is no tool to do it with.
+without_acls() {
+    case $(tar --version 2>&1) in
+    *GNU*) tar -C "$1" --format=posix --no-recursion -cf - . | tar -C "$1" --acls --numeric-owner -xpf - ;;
+    esac
+}
+
 # The highest directory above $1 that the volume lacks goes with it. Links on the way would lead somewhere else.
 add_unit() {
     unit=$1
@@ -251,7 +259,8 @@ prepare)
     time=$(stat -c %y .)
     seconds=$(stat -c %Y .)
     # Not -p: what has such a name already is not ours, and could be a link that leads out of the volume.
-    mkdir "$stage" && mkdir "$tree" "$old" || fail "$stage or $old is there, and not of this restore"
+    mkdir "$stage" && without_acls "$stage" && mkdir "$tree" "$old" ||
+        fail "$stage or $old is there, and not of this restore"
     touch -d "$time" . 2>/dev/null || touch -d "@$seconds" . 2>/dev/null || true
     # What the root is to be where the tar does not say. The mode is one that no tar has, to see in `ready` whether it said;
     # the root's own might be setgid, which would be handed down to every directory that is extracted.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ import pytest
 import typer.main
 
 import backupd.cli
-from backupd.cli.main import COMMANDS, make_app
+from backupd.cli.main import COMMANDS, main, make_app
+from backupd.errors import Interrupted
 
 HEAVY = ("apprise", "boto3", "docker", "fastapi", "prometheus_client", "requests", "starlette", "uvicorn")
 
@@ -51,3 +53,18 @@ def registers(module: str) -> bool:
 
 def commands(named: str | None) -> tuple[str, ...]:
     return tuple(typer.main.get_command(make_app(named)).commands)  # type: ignore[attr-defined]
+
+
+def test_an_interrupt_while_commands_load_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    monkeypatch.setattr(sys, "argv", ["backupd", "list"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == Interrupted.exit_code
+    assert capsys.readouterr().err.startswith("error: interrupted\n")

@@ -24,7 +24,7 @@ from tools.fingerprint import fingerprint
 
 OURS = (
     *("--format=posix", "--sort=name", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--xattrs-include=*"),
-    *("--acls", "--sparse", "--numeric-owner"),
+    *("--sparse", "--numeric-owner"),
 )
 
 
@@ -34,7 +34,7 @@ def joined(*parts: Part | MadeMember, size: int = 1 << 20) -> bytes:
 
 def extracted(stream: bytes, into: Path, *program: str) -> Path:
     into.mkdir()
-    options = ["-xpf", "-"] if program else ["--xattrs", "--xattrs-include=*", "--acls", "-xpf", "-"]
+    options = ["-xpf", "-"] if program else ["--xattrs", "--xattrs-include=*", "-xpf", "-"]
     done = subprocess.run([*(program or ("tar",)), *options], cwd=into, input=stream, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     return into

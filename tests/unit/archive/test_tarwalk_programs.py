@@ -14,7 +14,7 @@ from backupd.archive import Member
 from tests.support.keys import need
 from tests.support.tars import awkward_tree, python_tar, sparse_file, tar_of, walk
 
-OURS = ("--format=posix", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--acls", "--sparse", "--numeric-owner")
+OURS = ("--format=posix", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--sparse", "--numeric-owner")
 KINDS = {
     tarfile.REGTYPE: "file",
     tarfile.AREGTYPE: "file",

@@ -7,6 +7,7 @@ import io
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +117,22 @@ def test_faults_behind_the_archive_pass_through(where: str, monkeypatch: pytest.
     writer = ArchiveWriter(chunker=SMALL, codec=ZSTD, sinks=sinks, known=None, threads=2)
     with pytest.raises(Fault):
         writer.pack(reading(STREAM), Failing(int, 3) if where == "advanced" else lambda _: None)
+    no_threads_are_left()
+
+
+def test_an_interrupt_at_any_moment_leaves_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the thread that cuts is started: it must hear that nothing comes."""
+    sinks = ArchiveSinks(io.BytesIO().write, IndexWriter(io.BytesIO().write, []), FileListWriter(io.BytesIO().write))
+    writer = ArchiveWriter(chunker=SMALL, codec=ZSTD, sinks=sinks, known=None, threads=2)
+    submit = ThreadPoolExecutor.submit
+
+    def interrupted(*arguments: Any) -> None:
+        submit(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.pack(reading(STREAM), lambda _: None)
     no_threads_are_left()
 
 
