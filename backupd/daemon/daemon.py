@@ -23,7 +23,7 @@ from backupd.daemon.signals import Signals
 from backupd.daemon.stopping import Stopping
 from backupd.daemon.surroundings import Surroundings
 from backupd.daemon.worker import Workers
-from backupd.engine.confine import why_unconfined
+from backupd.engine.confine import unconfined
 from backupd.errors import BackupdError, ConfigError
 from backupd.history import History, Trigger
 from backupd.process import this_process
@@ -66,8 +66,8 @@ class Daemon:
             self._file = StatusFile(state)
             self._known = KnownSince(state)
             logger.info("backupd {} starts, its state is in {}", __version__, state)
-            if self._settings.engine == "mounted" and (why := why_unconfined()):
-                logger.warning("jobs are not confined to their volume: {} (`backupd doctor` says more)", why)
+            if self._settings.engine == "mounted" and (said := unconfined()):
+                logger.warning("{} (`backupd doctor` says more)", said)
             with self._file_removed(), self._services:
                 self._serve()
                 self._preparation = Preparation(self._around, self._workers, signals.wake)

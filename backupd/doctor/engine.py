@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from backupd.doctor.machine import skew
 from backupd.doctor.result import Result
-from backupd.engine.confine import why_unconfined
+from backupd.engine.confine import unconfined
 from backupd.facts import ExaminedEngine
 from backupd.ports import Engine
 
@@ -17,9 +17,9 @@ def look_at_engine(engine: Engine) -> Iterator[Result]:
     """Address, versions, clock. That it can't be reached, and why (socket, group), is the error that asking raises."""
     if not isinstance(engine, ExaminedEngine):
         yield Result("ok", "engine", f"{engine.name}: directories, no Docker")
-        if why := why_unconfined():
+        if said := unconfined():
             advice = "before a restore, stop what uses the volume: a link that it makes meanwhile could lead out of it"
-            yield Result("note", "engine", f"jobs are not confined: {why}", advice)
+            yield Result("note", "engine", said, advice)
         return
     facts = engine.facts()
     where = f", seen from container {facts.own_container}" if facts.own_container else ""

@@ -1,4 +1,4 @@
-"""Processes that can write one directory and nothing else, by Landlock: what a link leads to from there is refused.
+"""Processes that can write some directories and nothing else, by Landlock: what a link leads to from there is refused.
 
 A service that uses a volume can put a symbolic link in the place of any directory in it, at any moment, also below the
 hands of a tar that extracts there. In a helper container that leads nowhere, since nothing but the volume is mounted;
@@ -12,10 +12,12 @@ import ctypes
 import os
 import stat
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,14 +43,30 @@ _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store"),
     *("/proc", "/dev/null", "/dev/zero", "/dev/urandom"),
 )
-_SETTINGS = tuple(
-    f"/etc/{name}"
-    for name in ("ld.so.cache", "ld.so.preload", "passwd", "group", "nsswitch.conf", "localtime", "xattr.conf")
-)
+_ETC = Path("/etc")
+_SETTINGS = ("ld.so.cache", "ld.so.preload", "passwd", "group", "nsswitch.conf", "localtime", "xattr.conf")
 _MUSL_SETTINGS = "ld-musl-*.path"
 
-_NEEDED = ("sh", "-c", "tar --version; [ $? -lt 126 ]")
-"""What jobs run, doing nothing; 126 and 127 say that it did not even start."""
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What some jobs run, where its files are besides the system's, and a command that tells whether it runs at all."""
+
+    jobs: str
+    what: str
+    trial: tuple[str, ...]
+    places: tuple[str, ...] = ()
+
+
+TAR = Programs(
+    "jobs", "tar, sh or their libraries", ("sh", "-c", "tar --version; [ $? -lt 126 ]")
+)  # 126 and 127: it did not even start
+PYTHON = Programs(
+    "copies of SQLite databases",
+    "Python or its libraries",
+    (sys.executable, "-I", "-c", "import ctypes, json, shutil, sqlite3"),
+    (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix),
+)
 
 
 class _Ruleset(ctypes.Structure):
@@ -60,38 +78,53 @@ class _Beneath(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
-def confined(root: int, start: Callable[[], T]) -> T:
-    """What `start` returns, called where nothing but the directory of this descriptor, and no secret, is within reach.
+@contextlib.contextmanager
+def confinement(roots: Sequence[int], programs: Programs = TAR) -> Iterator[Callable[[Callable[[], T]], T]]:
+    """What calls something where nothing but the directories of these descriptors is within reach.
 
-    Whatever it starts inherits that for ever. Where `why_unconfined` has an answer, `start` is called as it is. Modes,
-    owners and times of what is there already are not guarded by it.
+    What programs need to run can be read, and no secret. Whatever is started there inherits that for ever. Where
+    `why_unconfined` has an answer, nothing is confined. Modes, owners and times of what is there already are not
+    guarded by it. A process that wants to die with its parent (PR_SET_PDEATHSIG) is killed at the end of the block.
     """
-    return start() if why_unconfined() else _confined(root, start)
+    if why_unconfined(programs):
+        yield lambda start: start()
+        return
+    with _confinement(roots, programs.places) as call:
+        yield call
 
 
-def _confined(root: int, start: Callable[[], T]) -> T:
-    def restricted() -> T:
-        _restrict(root)
-        return start()
-
+@contextlib.contextmanager
+def _confinement(roots: Sequence[int], places: Sequence[str]) -> Iterator[Callable[[Callable[[], T]], T]]:
     with ThreadPoolExecutor(1, thread_name_prefix="confined") as thread:  # it is the thread that is restricted
-        return thread.submit(restricted).result()
+        thread.submit(_restrict, roots, places).result()
+        yield lambda start: thread.submit(start).result()
 
 
-@cache
-def why_unconfined() -> str | None:
-    """Why jobs are not confined, in words that follow "not confined:"; None if they are. Found out once."""
-    if landlock_version() < _LEAST_VERSION:  # an old kernel, or a seccomp profile that hides it
-        return "no Landlock here"
-    with tempfile.TemporaryDirectory(prefix="backupd-") as directory, _looked_up(directory) as root:
-        if not _confined(root, _programs_run) and _programs_run():
-            return "tar, sh or their libraries are in places where a confined job could not read them"
+def unconfined() -> str | None:
+    """Which jobs are not confined, and why; None if all are."""
+    for programs in (TAR, PYTHON):
+        if why := why_unconfined(programs):
+            return f"{programs.jobs} are not confined: {why}"
     return None
 
 
-def _programs_run() -> bool:
+@cache
+def why_unconfined(programs: Programs) -> str | None:
+    """Why jobs that run these are not confined, in words that follow "not confined:"; None if they are. Cached."""
+    if landlock_version() < _LEAST_VERSION:  # an old kernel, or a seccomp profile that hides it
+        return "no Landlock here"
+    runs = partial(_runs, programs.trial)
+    with tempfile.TemporaryDirectory(prefix="backupd-") as directory, _looked_up(directory) as root:
+        with _confinement([root], programs.places) as call:
+            confined_runs = call(runs)
+        if not confined_runs and runs():
+            return f"{programs.what} are in places where a confined job could not read them"
+    return None
+
+
+def _runs(command: Sequence[str]) -> bool:
     try:
-        return subprocess.run(_NEEDED, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
         return False
 
@@ -102,15 +135,16 @@ def landlock_version() -> int:
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
 
 
-def _restrict(root: int) -> None:
+def _restrict(roots: Sequence[int], places: Sequence[str]) -> None:
     access = _ALL | (_TRUNCATE if landlock_version() >= _WITH_TRUNCATE else 0)
     ruleset = _Ruleset(access)
     rules = _checked(
         _libc().syscall(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0)
     )
     try:
-        _allow(rules, root, access)
-        for place in (*_SYSTEM, *_SETTINGS, *map(str, Path("/etc").glob(_MUSL_SETTINGS)), *os.get_exec_path()):
+        for root in roots:
+            _allow(rules, root, access)
+        for place in (*_SYSTEM, *_settings(), *os.get_exec_path(), *places):
             with contextlib.suppress(OSError), _looked_up(place) as descriptor:  # not there, or not for this user
                 _allow(rules, descriptor, _READING if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _READ_FILE)
         with _looked_up(os.devnull) as descriptor:
@@ -119,6 +153,11 @@ def _restrict(root: int) -> None:
         _checked(_libc().syscall(_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
+
+
+def _settings() -> list[str]:
+    """Where libraries are, says musl in a file that is named for the machine: `ld-musl-x86_64.path`."""
+    return [str(path) for path in (*(_ETC / name for name in _SETTINGS), *_ETC.glob(_MUSL_SETTINGS))]
 
 
 @contextlib.contextmanager

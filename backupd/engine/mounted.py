@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from backupd.engine.confine import confinement
 from backupd.engine.localjob import LocalInput, LocalOutput
 from backupd.engine.tarcommand import (
     PROBE,
@@ -21,7 +22,7 @@ from backupd.engine.tarcommand import (
     tar_from_words,
 )
 from backupd.engine.verdict import Complaints, failure
-from backupd.engine.within import job_environment, start_in, within
+from backupd.engine.within import job_environment, within
 from backupd.engine.workspace import Workspace
 from backupd.errors import SourceError, VolumeMissing
 from backupd.model import Consumer, Tool, Volume, VolumeSpec
@@ -137,10 +138,14 @@ class MountedEngine:
             yield Volume(name="scratch", kind="directory", source=directory)
 
     def run_python(self, arguments: Sequence[str], volume: Volume, scratch: Volume) -> str:
-        """See Engine: with the Python that this process runs on."""
-        directory = self._directory(volume)
-        command = [sys.executable, *arguments, directory, self._directory(scratch)]
-        return _output(partial(start_in, directory), command, str(volume)).decode()
+        """See Engine: with the Python that this process runs on, which can write both volumes and nothing else."""
+        command = [sys.executable, *arguments, self._directory(volume), self._directory(scratch)]
+        with (
+            within(self._directory(volume)) as place,
+            within(self._directory(scratch)) as copies,
+            place.python(copies) as start,
+        ):
+            return _output(start, command, str(volume)).decode()
 
     def remove_leftovers(self) -> Sequence[str]:
         """See Engine: a tar whose backupd is gone ends at its next read or write."""
@@ -193,5 +198,7 @@ def _output(start: Callable[..., subprocess.Popen[bytes]], command: Sequence[str
 
 
 def _probe() -> LocalTar:
-    said = subprocess.run(["sh", "-c", PROBE], capture_output=True, text=True, check=False, env=job_environment())
-    return tar_from_words(said.stdout)
+    """Asked as jobs are run: a confined one may find another tar in the PATH."""
+    ask = partial(subprocess.run, ["sh", "-c", PROBE], capture_output=True, text=True, env=job_environment())
+    with confinement([]) as call:
+        return tar_from_words(call(ask).stdout)

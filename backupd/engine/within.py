@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backupd.engine.confine import confined
+from backupd.engine.confine import PYTHON, confinement
 from backupd.engine.tarcommand import ENVIRONMENT, refuse_outside
 from backupd.errors import SourceError, VolumeFull
 
@@ -30,12 +30,19 @@ class Within:
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """A process in the directory, in a group of its own, that can write the volume and nothing else."""
-        return confined(self.root, partial(start_in, f"/proc/self/fd/{self.directory}", command, **options))
+        with confinement([self.root]) as call:
+            return call(partial(_start_in, self.directory, command, **options))
+
+    @contextmanager
+    def python(self, copies: Within) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+        """Starts the same with this Python, which can also write the other volume, and ends with the block."""
+        with confinement([self.root, copies.root], PYTHON) as call:
+            yield lambda command, **options: call(partial(_start_in, self.directory, command, **options))
 
 
-def start_in(directory: str, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """A process in a directory, in a group of its own."""
-    return subprocess.Popen(list(command), cwd=directory, env=job_environment(), process_group=0, **options)
+def _start_in(directory: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    place = f"/proc/self/fd/{directory}"
+    return subprocess.Popen(list(command), cwd=place, env=job_environment(), process_group=0, **options)
 
 
 def job_environment() -> dict[str, str]:

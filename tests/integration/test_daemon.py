@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from backupd.engine.confine import unconfined
 from backupd.lock import volume_lock
 from backupd.model import Volume
 from tests.support.apt import NotInstallable
@@ -118,6 +120,29 @@ def test_a_schedule_fires_in_real_time(make: Callable[..., Cli], tmp_path: Path)
     assert run["snapshot"] in {snapshot["id"] for snapshot in snapshots(cli)}
     assert run["volumes"]["data"]["plain_bytes"] > 200_000
     assert cli.run("healthcheck", code=1).stderr == "error: no daemon runs with this state directory\n"
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_jobs_that_cannot_be_confined_are_told_of(make: Callable[..., Cli], tmp_path: Path, *, odd: bool) -> None:
+    """Here since a part of `tar` is where a confined job cannot read it."""
+    if not odd and (said := unconfined()):
+        pytest.skip(said)
+    if odd:
+        for name in ("bin", "cellar"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "bin" / "sh").symlink_to(shutil.which("sh") or "")
+        (tmp_path / "cellar" / "tar").write_text(f'#!/bin/sh\nexec {shutil.which("tar")} "$@"\n')
+        (tmp_path / "cellar" / "tar").chmod(0o755)
+        (tmp_path / "bin" / "tar").symlink_to(tmp_path / "cellar" / "tar")
+    cli = make({"seldom": {"schedule": SELDOM}})
+    if odd:
+        cli.environment["PATH"] = str(tmp_path / "bin")
+    with daemon(cli) as running:
+        running.wait_for(", next at ")
+        warned = [line["message"] for line in running.lines if "not confined" in line["message"]]
+        assert running.stop() == 0
+    assert len(warned) == odd
+    assert all(said.startswith("jobs are not confined: ") for said in warned)
 
 
 @pytest.fixture

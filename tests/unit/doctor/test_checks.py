@@ -348,6 +348,6 @@ def test_clocks(ahead: int, level: Level) -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_jobs_that_nothing_confines(place: Place, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
-    monkeypatch.setattr("backupd.doctor.engine.why_unconfined", lambda: None if there else "no Landlock here")
+    monkeypatch.setattr("backupd.doctor.engine.unconfined", lambda: None if there else "jobs are not confined: …")
     notes = [found for found in findings(place) if "not confined" in found.result.text]
     assert [found.result.level for found in notes] == ([] if there else ["note"])
