@@ -2,16 +2,21 @@
 
 `moto_s3` is quick and lenient, `seaweedfs_s3` (HTTP) and `seaweedfs_s3_tls` (TLS with a CA of its own) are one real
 server. `any_store` is a fresh, empty store, once for every kind; ask for `s3_server` to get only the S3 ones' servers.
+
+With BACKUPD_TEST_S3 another server takes SeaweedFS's place, such as a Ceph RGW; several addresses, with a blank between
+them, are one server's: `https://KEY:SECRET@localhost:8443`. AWS_CA_BUNDLE is for TLS. It keeps the buckets.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 S3_KINDS = ("moto_s3", "seaweedfs_s3", "seaweedfs_s3_tls")
+OTHER = os.environ.get("BACKUPD_TEST_S3", "").split()
 UNLOCKED = (layout.LEASES, layout.PROBES)
 STORE_KINDS = ("memory", "local", *(pytest.param(kind, marks=pytest.mark.s3) for kind in S3_KINDS))
 
@@ -97,6 +103,14 @@ def moto_s3() -> Iterator[S3Server]:
         server.stop()
 
 
+def other(address: str, bucket: str) -> S3Server:
+    """A server that somebody else has started."""
+    parts = urlsplit(address)
+    url, tls = f"{parts.scheme}://{parts.hostname}:{parts.port}", parts.scheme == "https"
+    ca_bundle = os.environ["AWS_CA_BUNDLE"] if tls else None
+    return S3Server(url, parts.username or "", parts.password or "", ca_bundle, bucket=bucket)
+
+
 @pytest.fixture(scope="session")
 def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweedfs.SeaweedFS]:
     """SeaweedFS as a process of its own."""
@@ -105,18 +119,25 @@ def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seawe
 
 
 @pytest.fixture(scope="session")
-def seaweedfs_s3(seaweedfs_server: seaweedfs.SeaweedFS) -> S3Server:
-    """SeaweedFS over HTTP."""
-    server = S3Server(seaweedfs_server.http_url, seaweedfs.ACCESS_KEY, seaweedfs.SECRET_KEY)
+def seaweedfs_s3(request: pytest.FixtureRequest) -> S3Server:
+    """SeaweedFS over HTTP, or the first address of another."""
+    if OTHER:
+        server = other(OTHER[0], f"shared-{secrets.token_hex(4)}")
+    else:
+        url = request.getfixturevalue("seaweedfs_server").http_url
+        server = S3Server(url, seaweedfs.ACCESS_KEY, seaweedfs.SECRET_KEY)
     server.make_bucket(server.bucket)
     server.make_bucket(server.locking().bucket, locks=True)
     return server
 
 
 @pytest.fixture(scope="session")
-def seaweedfs_s3_tls(seaweedfs_s3: S3Server, seaweedfs_server: seaweedfs.SeaweedFS) -> S3Server:
-    """The same SeaweedFS over TLS."""
-    return replace(seaweedfs_s3, endpoint_url=seaweedfs_server.https_url, ca_bundle=str(seaweedfs_server.ca_bundle))
+def seaweedfs_s3_tls(request: pytest.FixtureRequest, seaweedfs_s3: S3Server) -> S3Server:
+    """The same server over TLS, or at another's last address."""
+    if OTHER:
+        return other(OTHER[-1], seaweedfs_s3.bucket)
+    server: seaweedfs.SeaweedFS = request.getfixturevalue("seaweedfs_server")
+    return replace(seaweedfs_s3, endpoint_url=server.https_url, ca_bundle=str(server.ca_bundle))
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.s3) for kind in S3_KINDS])
