@@ -1,7 +1,15 @@
 """Snapshots over a store: object names, documents, and what is read and written of them."""
 
 from backupd.repository.checkrecord import CheckKind, CheckRecord, VolumeCheck
-from backupd.repository.checks import Standings, forget_records, keep_check, new_check_id, standing_of, standings
+from backupd.repository.checks import (
+    Standings,
+    forget_records,
+    keep_check,
+    new_check_id,
+    repositories_named,
+    standing_of,
+    standings,
+)
 from backupd.repository.drillrecord import DrillOutcome, DrillRecord, Finding, ServiceDrill, VolumeDrill
 from backupd.repository.drills import drills_of, keep_drill, last_drills, load_drill, newest_first, proven
 from backupd.repository.elsewhere import Elsewhere
@@ -66,6 +74,7 @@ __all__ = [
     "read_checked",
     "read_pieces",
     "read_ranges",
+    "repositories_named",
     "select_paths",
     "spans",
     "standing_of",

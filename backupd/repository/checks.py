@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, SourceError
+from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, SourceError
+from backupd.ports import Store
 from backupd.repository import layout
 from backupd.repository.checkrecord import CheckRecord
 from backupd.repository.drillrecord import DrillRecord
 from backupd.repository.records import Records
 from backupd.repository.repository import Repository
 from backupd.repository.standing import Standing, standing, superseded
+from backupd.security import Security
 
 _PARALLEL_READS = 8
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -85,6 +88,20 @@ def standings(repository: Repository, listed: Iterable[str] | None = None) -> St
     return _standings(records, {*listed, *(key for prefix in prefixes for key in records.local_keys(prefix))})
 
 
+def repositories_named(store: Store, repository: str, security: Security) -> set[str]:
+    """The ids of those that the check records in a store are about, as far as they are legible and believed.
+
+    `repository` is the one that the store is said to hold, open or not: who is believed depends on it.
+    """
+    records = Records(store, repository, security, None)
+    found = set()
+    for info in store.list(layout.CHECKS):
+        if layout.checked_snapshot(info.key):
+            with suppress(RepositoryError, IntegrityError):
+                found.add(records.load(info.key, CheckRecord).repository)
+    return found
+
+
 def _standings(records: Records, keys: Iterable[str]) -> Standings:
     ordered = sorted(keys)
     last = {snapshot: key for key in ordered if (snapshot := layout.drilled_snapshot(key))}
@@ -109,7 +126,7 @@ def _standings(records: Records, keys: Iterable[str]) -> Standings:
 
 
 def _records(repository: Repository) -> Records:
-    return Records(repository, repository.security.records)
+    return Records.of(repository, repository.security.records)
 
 
 def _load(records: Records, key: str) -> CheckRecord | DrillRecord | BackupdError | None:
@@ -119,7 +136,7 @@ def _load(records: Records, key: str) -> CheckRecord | DrillRecord | BackupdErro
             right = layout.drill(drill.snapshot, drill.id) == key
             return drill if right else _misplaced(records, key)
         check = records.load(key, CheckRecord)
-        right = layout.check(check.snapshot, check.id) == key and check.repository == records.repository.config.id
+        right = layout.check(check.snapshot, check.id) == key and check.repository == records.repository
         return check if right else _misplaced(records, key)
     except ObjectNotFound:  # pruned since it was listed
         return None
@@ -128,4 +145,4 @@ def _load(records: Records, key: str) -> CheckRecord | DrillRecord | BackupdErro
 
 
 def _misplaced(records: Records, key: str) -> IntegrityError:
-    return IntegrityError(f"{records.repository.store.name}: {key} is the record of something else")
+    return IntegrityError(f"{records.store.name}: {key} is the record of something else")

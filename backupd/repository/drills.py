@@ -91,7 +91,7 @@ def newest_first(records: Iterable[DrillRecord]) -> list[DrillRecord]:
 
 
 def _records(repository: Repository, state: Path | None) -> Records:
-    return Records(repository, state / "records" if state is not None else None)
+    return Records.of(repository, state / "records" if state is not None else None)
 
 
 def _load(records: Records, key: str) -> DrillRecord:

@@ -11,8 +11,8 @@ from backupd.archive import ChunkerParameters
 from backupd.errors import IntegrityError, ObjectNotFound, RepositoryError
 from backupd.known import KnownRepositories
 from backupd.ports import Store
-from backupd.repository import CheckRecord, Manifest, ObjectRef, Repository, RepositoryConfig, layout
-from backupd.repository.documents import decode, encode, signature_of
+from backupd.repository import Manifest, ObjectRef, Repository, RepositoryConfig, layout, repositories_named
+from backupd.repository.documents import decode, encode
 from backupd.runtime import Runtime
 from backupd.verify.repair import make_room
 
@@ -38,7 +38,7 @@ def _remembered(store: Store, others: Sequence[Repository], runtime: Runtime) ->
     id_ = KnownRepositories(runtime.state).of(store.name)
     if id_ is None:
         raise IntegrityError("this machine has never backed up there, and does not know the repository's id")
-    if others_named := _named_by_checks(store, id_, runtime) - {id_}:
+    if others_named := repositories_named(store, id_, runtime.security) - {id_}:
         named = ", ".join(sorted(others_named))
         raise IntegrityError(f"the store held the repository {id_}, and its records are about {named}: is it another?")
     seen = list(_seen(store, id_, runtime))
@@ -77,17 +77,3 @@ def _is_there(store: Store, ref: ObjectRef) -> bool:
         return store.stat(ref.key).size == ref.size
     except ObjectNotFound:
         return False
-
-
-def _named_by_checks(store: Store, id_: str, runtime: Runtime) -> set[str]:
-    """The repositories that the records of checks in the store are about, as far as they are legible and believed."""
-    trust = runtime.security.trust
-    named = set()
-    for info in store.list(layout.CHECKS):
-        if layout.checked_snapshot(info.key):
-            data = store.read(info.key)
-            with suppress(RepositoryError, IntegrityError):
-                record = decode(data, CheckRecord, info.key)
-                if trust is None or trust.doubt(id_, signature_of(data)) is None:
-                    named.add(record.repository)
-    return named

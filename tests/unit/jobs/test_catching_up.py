@@ -16,6 +16,7 @@ from backupd.jobs.backup import run_backup
 from backupd.jobs.catching_up import LastRuns, last_runs
 from backupd.jobs.drill import newest_to_drill
 from backupd.jobs.site import Site
+from backupd.jobs.verify import run_verify
 from backupd.runs import Draft
 from backupd.security import no_identities
 from backupd.settings import Settings, load_settings
@@ -93,15 +94,24 @@ def succeeded(settings: Settings) -> datetime | None:
 
 def newest(settings: Settings) -> dict[str, float]:
     """By volume, as Prometheus hears of it."""
+    return {labels["volume"]: value for labels, value in told(settings, "newest_snapshot_timestamp_seconds")}
+
+
+def newest_good(settings: Settings) -> list[float]:
+    return [value for _, value in told(settings, "newest_good_snapshot_timestamp_seconds")]
+
+
+def told(settings: Settings, name: str) -> list[tuple[dict[str, str], float]]:
+    """What a metric says in the plan's store."""
     stores, nothing = view_of(settings).seen, dict[str, object]
     history = History(Path(settings.state_dir))
     sources = Sources(plan_facts(settings), history, Status(), stores, nothing, nothing, nothing, "1")  # type: ignore[arg-type]
-    return {
-        sample.labels["volume"]: sample.value
+    return [
+        (sample.labels, sample.value)
         for family in make_registry(sources, RunCounter([])).collect()
         for sample in family.samples
-        if sample.name == "backupd_newest_snapshot_timestamp_seconds"
-    }
+        if sample.name == f"backupd_{name}"
+    ]
 
 
 def prepare(settings: Settings) -> None:
@@ -134,6 +144,9 @@ def test_what_another_machine_has_done_is_not_done_here(machines: tuple[Settings
     assert mine is not None
     assert others is not None
     assert mine < second <= others
+    third = back_up(one)  # which the other one believes
+    assert (known(one), known(other)) == ({"n": third}, {"n": second})
+    assert succeeded(other) == others
 
 
 def test_a_drill_by_schedule_takes_a_run_of_this_machine(machines: tuple[Settings, Settings]) -> None:
@@ -157,6 +170,17 @@ def test_metrics_count_parts_and_no_other_machine(machines: tuple[Settings, Sett
     part = back_up(one, "data").timestamp()
     back_up(other)
     assert newest(one) == {"data": part, "more": whole}
+
+
+def test_the_newest_good_one_is_of_this_machine(machines: tuple[Settings, Settings]) -> None:
+    other, one = machines  # it came later, and believes the other one
+    back_up(other)
+    own = back_up(one).timestamp()
+    back_up(other)
+    assert newest_good(one) == [], "nothing was looked at yet"
+    with at(one) as site:
+        assert run_verify(site, "n", 100, Draft(Run(id="a", kind="verify", started=BEGIN))).problems == []
+    assert newest_good(one) == [own]
 
 
 def test_a_silent_store_leaves_open_which_machine_this_is(machines: tuple[Settings, Settings], tmp_path: Path) -> None:
