@@ -97,5 +97,5 @@ def _records(repository: Repository, state: Path | None) -> Records:
 def _load(records: Records, key: str) -> DrillRecord:
     record = records.load(key, DrillRecord)
     if layout.drill(record.snapshot, record.id) != key:
-        raise IntegrityError(f"{records.repository.store.name}: {key} is the record of another drill")
+        raise IntegrityError(f"{records.store.name}: {key} is the record of another drill")
     return record

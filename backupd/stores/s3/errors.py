@@ -48,6 +48,7 @@ _OTHER_HINTS = {
     "IllegalLocationConstraintException": "check the region of the store",
     "EntityTooLarge": "the server has a limit on the size of a request: lower the part size",
 }
+_NO_SSE = {"InvalidRequest", "InvalidArgument", "NotImplemented"}  # Ceph RGW 16: the first
 _NO_LOCK = {"InvalidRequest", "InvalidBucketState", "ObjectLockConfigurationNotFoundError", "NotImplemented"}
 _UNREACHABLE = (
     boto.HTTPClientError,
@@ -96,7 +97,7 @@ def _status(exc: ClientError) -> int:
 def _from_server(exc: ClientError, what: str, options: S3Options) -> BackupdError:
     error = exc.response.get("Error", {})
     code, status = str(error.get("Code", "")), _status(exc)
-    said = _without_secrets(" ".join(str(error.get("Message", "")).split()), options)
+    said = _without_secrets(" ".join(str(error.get("Message") or "").split()), options)
     if code == "NoSuchBucket":
         return no_bucket(what, options)
     kind = next(kind for codes, statuses, kind in _KINDS if code in codes or status in statuses)
@@ -108,9 +109,15 @@ def _from_server(exc: ClientError, what: str, options: S3Options) -> BackupdErro
     if kind is StoreDenied:
         hint = f"check the credentials and what they may do in the bucket {options.bucket}"
         return StoreDenied(message, hint=_DENIED_HINTS.get(code, hint))
+    return kind(message, hint=_hint(code, options))
+
+
+def _hint(code: str, options: S3Options) -> str | None:
     if options.lock and code in _NO_LOCK:
-        return kind(message, hint=f"was the bucket {options.bucket} made with object lock? It cannot be added to all")
-    return kind(message, hint=_OTHER_HINTS.get(code))
+        return f"was the bucket {options.bucket} made with object lock? It cannot be added to all"
+    if options.sse and code in _NO_SSE:
+        return f"it may be `sse: {options.sse}` that the server does not know"
+    return _OTHER_HINTS.get(code)
 
 
 def no_bucket(what: str, options: S3Options) -> StoreError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
@@ -16,6 +19,7 @@ from backupd.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from backupd.model import LockPolicy
 from backupd.stores.s3.errors import code_of, s3_errors, status_of
 from backupd.stores.s3.options import S3Options
 
@@ -120,3 +124,17 @@ def test_hints_help() -> None:
 def test_messages_are_one_line_without_secrets() -> None:
     error = translate(answer("AccessDenied", 403, "key id-123\nsecret hush-456 refused"))
     assert str(error) == "store offsite: reading a: AccessDenied: key *** secret *** refused"
+
+
+def test_an_answer_without_a_word() -> None:
+    """Ceph RGW says nothing but the code."""
+    cause = ClientError({"Error": {"Code": "InvalidRequest", "Message": None}}, "PutObject")  # type: ignore[typeddict-item]
+    assert str(translate(cause)) == "store offsite: reading a: InvalidRequest"
+
+
+@pytest.mark.parametrize(("lock", "hint"), [(None, "`sse: AES256`"), (LockPolicy("governance", timedelta(1)), "lock")])
+def test_a_setting_that_the_server_may_not_know(lock: LockPolicy | None, hint: str) -> None:
+    options = replace(OPTIONS, sse="AES256", lock=lock)
+    with pytest.raises(StoreError) as caught, s3_errors("offsite", options, "writing a"):
+        raise answer("InvalidRequest", 400)
+    assert hint in str(caught.value.hint)
