@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from tests.support.apt import NotInstallable
 from tests.support.cli import Cli
 from tests.support.daemon import PATIENCE_SECONDS, Running, daemon, known_since, wait_until
 from tests.support.faketime import FakeClock, library
+from tests.support.freezer import frozen, stopped
 from tests.support.zones import NAME, soon
 
 LONG_AGO = "2025-01-01T00:00:00Z"
@@ -179,6 +181,35 @@ def test_a_clock_that_is_set_fires_once_and_starts_no_storm(
         clock.set(datetime(2027, 2, 8, 6, 1, tzinfo=UTC))
         running.wait_for("backup of n is done", 2)
         assert cli.json("healthcheck")["healthy"]
+        assert running.stop() == 0
+    assert [run["outcome"] for run in runs(cli)] == ["done", "done"]
+    assert len(snapshots(cli)) == 2
+
+
+def test_a_daemon_that_stood_still_catches_up_once(make: Callable[..., Cli], tmp_path: Path, clock: FakeClock) -> None:
+    """While all clocks went on; and in the freezer while the monotonic one stood, as on a machine that is suspended."""
+    cli = make({"n": {"schedule": "0 * * * *"}})
+    cli = replace(cli, environment=cli.environment | clock.environment)
+    begin = datetime(2027, 3, 10, 5, 59, 20, tzinfo=UTC)
+
+    def due() -> str:
+        (run,) = json.loads((tmp_path / "state" / "daemon.json").read_text())["next_runs"] or [{"at": ""}]
+        return str(run["at"])
+
+    clock.set(begin)
+    started = time.monotonic()
+    with daemon(cli) as running:
+        running.wait_for("next at 2027-03-10 06:00:00")
+        with stopped(running.process):
+            time.sleep(max(0.0, started + 43 - time.monotonic()))
+        running.wait_for("backup of n is done")
+        running.until(lambda: due() == "2027-03-10T07:00:00Z", "the next time")
+        assert len(runs(cli)) == 1
+        with (frozen if os.geteuid() == 0 else stopped)(running.process):
+            clock.set(begin + timedelta(days=2, hours=3))
+            time.sleep(1.5)
+        running.wait_for("backup of n is done", 2)
+        running.until(lambda: due() == "2027-03-12T09:00:00Z", "the next time")
         assert running.stop() == 0
     assert [run["outcome"] for run in runs(cli)] == ["done", "done"]
     assert len(snapshots(cli)) == 2
