@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from backupd.history import Run
@@ -114,6 +117,25 @@ def test_the_dashboard_is_whole() -> None:
             assert panel["datasource"]["uid"] == "${datasource}"
     variables: list[dict[str, Any]] = DASHBOARD["templating"]["list"]
     assert [variable["name"] for variable in variables] == ["datasource", "instance"]
+
+
+def test_grafana_knows_every_field() -> None:
+    """Through Grafana's own model, with those of panels and data source: it drops what it doesn't know."""
+    register_default_plugins()
+    back = json.loads(json.dumps(Dashboard.from_json(json.loads(json.dumps(DASHBOARD))), cls=JSONEncoder))
+    ours = {
+        key: value for key, value in DASHBOARD.items() if not key.startswith("__")
+    }  # of those the import page reads
+    assert set(fields(ours)) - set(fields(back)) == set()
+
+
+def fields(value: Any, *at: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Where there is something in a document."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from fields(inner, *at, key)
+    if at:
+        yield at
 
 
 @pytest.fixture(scope="module")
