@@ -9,7 +9,7 @@ BASE_IMAGE ?= debian:trixie-slim
 IMAGE ?= backupd
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak torture image lock wheels clean
+.PHONY: help demo test check format bench soak torture image emulated lock wheels clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ image: ## the image that ships (IMAGE=name:tag BASE_IMAGE=debian:trixie-slim PLA
 	docker build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
 	    --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) -t $(IMAGE) .
 	@docker image inspect --format '{{.Size}}' $(IMAGE) | awk '{printf "$(IMAGE): %.0f MB\n", $$1 / 1e6}'
+
+emulated: $(VENV)/.dev ## the image for arm64, built and used under emulation (Debian as root; takes an hour)
+	$(BIN)/python -m tools.emulated $(ARGS)
 
 torture: $(VENV)/.dev ## the long random runs: kills, damages, stores, fuzzing (ARGS='--seed 7 --only kills --kills 300')
 	$(BIN)/python -m tools.torture $(ARGS)

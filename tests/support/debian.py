@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import ssl
 import subprocess
@@ -26,22 +28,44 @@ AUTHORITIES = "/etc/ssl/authorities.pem"
 # Whom this machine trusts, the image trusts, too: a proxy before PyPI may have an authority of its own. It is what
 # BASE_IMAGE is there for.
 DOCKERFILE = f"""
-FROM {TAG}-plain
+FROM {{tag}}-plain
 COPY authorities.pem {AUTHORITIES}
 ENV PIP_CERT={AUTHORITIES} SSL_CERT_FILE={AUTHORITIES}
 """
 
 
-def debian_image(client: docker.DockerClient, cache: Path) -> str:
-    """The tag of the image, which is made if the engine does not have it. The caller holds the lock of the cache."""
+def debian_image(client: docker.DockerClient, cache: Path, architecture: str | None = None) -> str:
+    """The tag of the image, which is made if the engine does not have it. The caller holds the lock of the cache.
+
+    `architecture`: Debian's name of another one than this machine's, which the kernel has to run (qemu-user-static).
+    """
+    tag = f"{TAG}-{architecture}" if architecture else TAG
     try:
-        client.images.get(TAG)
+        client.images.get(tag)
     except ImageNotFound:
-        repository, _, tag = TAG.partition(":")
-        client.api.import_image_from_file(str(_root(cache)), repository=repository, tag=f"{tag}-plain")
-        context = in_memory({"Dockerfile": DOCKERFILE.encode(), "authorities.pem": _authorities()})
-        client.images.build(fileobj=context, custom_context=True, tag=TAG, rm=True)
-    return TAG
+        root = _root(cache, architecture)
+        if architecture:
+            client.images.load(_loadable(root, f"{tag}-plain", architecture))
+        else:
+            repository, _, name = tag.partition(":")
+            client.api.import_image_from_file(str(root), repository=repository, tag=f"{name}-plain")
+        context = in_memory({"Dockerfile": DOCKERFILE.format(tag=tag).encode(), "authorities.pem": _authorities()})
+        platform = f"linux/{architecture}" if architecture else None
+        client.images.build(fileobj=context, custom_context=True, tag=tag, rm=True, platform=platform)
+    return tag
+
+
+def _loadable(root: Path, tag: str, architecture: str) -> io.BytesIO:
+    """An image as `docker load` takes it: what is imported is of their own architecture to older engines."""
+    layer = root.read_bytes()
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
+    described = {"config.json": config, "manifest.json": manifest}
+    return in_memory({"layer.tar": layer, **{name: json.dumps(value).encode() for name, value in described.items()}})
 
 
 def in_memory(files: dict[str, bytes]) -> io.BytesIO:
@@ -62,8 +86,8 @@ def _authorities() -> bytes:
     return Path(bundle).read_bytes()
 
 
-def _root(cache: Path) -> Path:
-    wanted = cache / f"debian-{SUITE}.tar"
+def _root(cache: Path, architecture: str | None) -> Path:
+    wanted = cache / f"debian-{SUITE}{f'-{architecture}' if architecture else ''}.tar"
     if not wanted.exists():
         try:
             install("mmdebstrap")
@@ -71,7 +95,10 @@ def _root(cache: Path) -> Path:
             raise NoEngine(f"the Debian image can't be made: {exc}") from exc
         partial = wanted.with_suffix(".partial.tar")
         excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
-        command = ["mmdebstrap", "--mode=root", "--variant=minbase", *excludes, SUITE, str(partial), MIRROR]
+        options = ["--mode=root", "--variant=minbase", *excludes]
+        if architecture:
+            options.append(f"--architectures={architecture}")
+        command = ["mmdebstrap", *options, SUITE, str(partial), MIRROR]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NoEngine(f"the Debian image can't be made: {done.stderr.strip()[-500:]}")

@@ -27,13 +27,14 @@ from tests.support.images import CACHE
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("base", "dependencies")
 DOCKERFILE = ROOT / "Dockerfile"
+LOCKED = [ROOT / "requirements" / name for name in ("build.txt", "runtime.txt")]
 
 
 class SidecarImage:
     """The image in one engine."""
 
     def __init__(self, host: Host) -> None:
-        self._client = docker.DockerClient(base_url=host.url, version="auto", timeout=900)
+        self._client = docker.DockerClient(base_url=host.url, version="auto", timeout=3600)
 
     def tag(self) -> str:
         """The tag of the finished image."""
@@ -46,12 +47,21 @@ class SidecarImage:
                 self._load_or(f"sidecar-{tag.partition(':')[2]}.tar", [tag], lambda: self._build(tag))
         return tag
 
+    def emulated(self, architecture: str) -> str:
+        """The tag of the image for another architecture, built under emulation; nothing of it is kept."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with _locked():
+            base = debian.debian_image(self._client, CACHE, architecture)
+        tag = f"backupd-test/backupd:{architecture}"
+        self._run(base, tag=tag, platform=f"linux/{architecture}")
+        return tag
+
     def close(self) -> None:
         self._client.close()
 
     def _build(self, tag: str) -> None:
         base = debian.debian_image(self._client, CACHE)
-        digest = _digest([DOCKERFILE, *sorted((ROOT / "requirements").glob("*.txt")), Path(debian.__file__)])
+        digest = _digest([DOCKERFILE, *LOCKED, Path(debian.__file__)])
         stages = [f"backupd-test/{stage}:{digest}" for stage in STAGES]
 
         def build_stages() -> None:
@@ -114,7 +124,7 @@ def _sources() -> list[Path]:
     ).stdout.split()
     package = [ROOT / name for name in tracked] or sorted((ROOT / "backupd").rglob("*.*"))
     others = [DOCKERFILE, ROOT / ".dockerignore", ROOT / "pyproject.toml", Path(debian.__file__)]
-    return sorted({*package, *others, *(ROOT / "requirements").glob("*.txt")})
+    return sorted({*package, *others, *LOCKED})
 
 
 def _digest(paths: Iterable[Path]) -> str:
