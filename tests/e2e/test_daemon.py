@@ -1,22 +1,31 @@
-"""The daemon in its container: its schedule, its metrics, its notifications, and its end by SIGKILL."""
+"""The daemon in its container: its schedule, its metrics, its notifications, its end by SIGKILL, and its upgrade."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import docker
 import pytest
+from docker.errors import NotFound
 from prometheus_client.parser import text_string_to_metric_families
 
+from backupd import __version__
+from tests.e2e.test_stack import OPERATIONS, check, damage, fill, taken_whole
 from tests.support.compose import Compose
+from tests.support.documents import blocks
 from tests.support.stacks import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+CONTAINER = "contravento-backup-prod"
+SERVICES = ("contravento-db-prod", "contravento-redis-prod", "contravento-api-prod")
 
 METRICS = """
 import os, urllib.request
@@ -46,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
     with Receiver() as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -56,28 +65,32 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-def test_a_year_in_a_minute(
-    make_stack: Callable[..., Compose], e2e_client: docker.DockerClient, receiver: Receiver, tmp_path: Path
-) -> None:
-    """A schedule fires, its snapshot is in both stores; that is told and counted; after a kill all goes on."""
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Compose], receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Compose:
     urls = {
         "notify": f"json://10.0.2.2:{receiver.server_port}/told",
         "ping": "https://ping.example.org/uuid-of-nightly",
     }
+    directory = tmp_path_factory.mktemp("urls")
     for name, url in urls.items():
-        (tmp_path / name).write_text(url)
-    files = {f"BACKUPD_{name.upper()}_URL_FILE": str(tmp_path / name) for name in urls}
-    stack = make_stack("docker-compose.daemon.yml", **files)
+        (directory / name).write_text(url)
+    files = {f"BACKUPD_{name.upper()}_URL_FILE": str(directory / name) for name in urls}
+    return make_stack("docker-compose.daemon.yml", **files)
+
+
+def snapshots(stack: Compose, store: str) -> set[str]:
+    return {found["id"] for found in stack.json("list", "--store", store)["snapshots"]}
+
+
+def test_a_year_in_a_minute(stack: Compose, e2e_client: docker.DockerClient, receiver: Receiver) -> None:
+    """A schedule fires, its snapshot is in both stores; that is told and counted; after a kill all goes on."""
     shown = stack.backupd("config", "show", "--json")
     assert json.loads(shown)["plans"]["nightly"]["ping"]["url"], "the file of the overlay is read"
     assert "uuid-of-nightly" not in shown
-    container = e2e_client.containers.get("contravento-backup-prod")
-
-    def snapshots(store: str) -> set[str]:
-        return {found["id"] for found in stack.json("list", "--store", store)["snapshots"]}
+    container = e2e_client.containers.get(CONTAINER)
 
     wait_until(lambda: receiver.got, 600)
-    first = snapshots("local") & snapshots("offsite")
+    first = snapshots(stack, "local") & snapshots(stack, "offsite")
     assert first
     assert "six-hourly" in json.dumps(receiver.got)
     assert "test-secret-key" not in json.dumps(receiver.got)
@@ -97,8 +110,128 @@ def test_a_year_in_a_minute(
 
     wait_until(is_up_again, 600)
     assert container.attrs["RestartCount"] >= 1
-    wait_until(lambda: snapshots("local") - first, 600)
+    wait_until(lambda: snapshots(stack, "local") - first, 600)
     assert stack.json("verify", "--store", "local")["problems"] == []
     assert stack.json("history")
-    for name in ("contravento-db-prod", "contravento-redis-prod", "contravento-api-prod"):
+    for name in SERVICES:
         assert e2e_client.containers.get(name).status == "running"
+
+
+EARLIER = "0.0.1"
+EARLIER_IMAGE = """
+FROM {image}
+USER root
+RUN sed -i 's/^__version__ = .*/__version__ = "{version}"/' /opt/backupd/lib/python3*/site-packages/backupd/__init__.py
+USER 10001:10001
+"""
+
+
+def test_an_upgrade_and_the_way_back(stack: Compose, e2e_client: docker.DockerClient) -> None:
+    """As it is written, each in the middle of a run by schedule that a service is stopped for."""
+    (keep, make, up, *after), back = (block.splitlines() for block in blocks(OPERATIONS, "Upgrade"))
+    new = stack.variables["BACKUPD_IMAGE"]
+    earlier = EARLIER_IMAGE.format(image=new, version=EARLIER).encode()
+    e2e_client.images.build(fileobj=BytesIO(earlier), tag="backupd:latest", rm=True)
+    stack.configure(BACKUPD_IMAGE="backupd:latest", TEST_STORAGE_CONSISTENCY="stop")
+    stack.run("up", "-d", "--wait", "--wait-timeout", "600")
+    fill(stack)
+    first = taken_by(stack, EARLIER)
+    before, minded = memory(stack), errors(stack)
+
+    *_, image, kept = keep.split()
+    e2e_client.images.get(image).tag(*kept.split(":"))
+    assert make == "make image"
+    e2e_client.images.get(new).tag(*image.split(":"))
+    ended = in_the_middle(stack, e2e_client, up, goes_on=True)
+    assert ended["outcome"] == "done"
+    assert ended["snapshot"] in snapshots(stack, "local")
+    assert f"backupd {__version__}" in stack.as_written("\n".join(after))
+    assert_kept(stack, e2e_client, before)
+    assert errors(stack) <= minded
+    restored(stack, first)
+    second = taken_by(stack, __version__)
+
+    before = memory(stack)
+    stack.configure(BACKUPD_IMAGE=kept)
+    ended = in_the_middle(stack, e2e_client, *back, goes_on=False)
+    assert ended["outcome"] not in {"running", "done"}
+    assert ended["snapshot"] is None
+    assert_kept(stack, e2e_client, before)
+    restored(stack, second)
+    caught_up = [run["snapshot"] for run in stack.json("history")["runs"] if run["trigger"] == "catch-up"]
+    assert stack.json("show", caught_up[0])["program"] == f"backupd {EARLIER}"
+
+
+def in_the_middle(stack: Compose, client: docker.DockerClient, command: str, *, goes_on: bool) -> dict[str, Any]:
+    """Run the command, which replaces the container, during a run; how that ended. It can go on, or stands for ever."""
+    replaced = client.containers.get(CONTAINER)
+    helper = held(client, f"{stack.project}_backend_storage")
+    (run,) = (run["id"] for run in stack.json("history")["runs"] if run["outcome"] == "running")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(stack.as_written, command)
+        wait_until(lambda: b"told to stop" in replaced.logs() or done.done())
+        if goes_on:
+            helper.unpause()
+        done.result(timeout=300)
+    assert client.containers.get(CONTAINER).id != replaced.id
+    with pytest.raises(NotFound):
+        helper.reload()
+    stack.run("up", "-d", "--wait", "--wait-timeout", "600")
+    (ended,) = (found for found in stack.json("history")["runs"] if found["id"] == run)
+    return dict(ended)
+
+
+def held(client: docker.DockerClient, volume: str) -> Any:
+    """The helper that is to read that volume for the next run: it is paused, and the service is stopped by now."""
+    paused = None
+    with contextlib.closing(client.events(decode=True, filters={"type": "container"})) as events:
+        for event in events:
+            facts = event["Actor"]["Attributes"]
+            if event["Action"] == "start" and "backupd.job" in facts and paused is None:
+                with contextlib.suppress(NotFound):
+                    helper = client.containers.get(event["id"])
+                    reads = "--sparse" in helper.attrs["Config"]["Entrypoint"]
+                    if reads and volume in {mount.get("Name") for mount in helper.attrs["Mounts"]}:
+                        helper.pause()
+                        paused = helper
+            if event["Action"] == "die" and facts["name"] == "contravento-api-prod" and paused:
+                return paused
+    raise AssertionError("no more events")
+
+
+def taken_by(stack: Compose, version: str) -> str:
+    """A snapshot of everything, by hand."""
+    taken = taken_whole(stack)
+    assert stack.json("show", taken)["program"] == f"backupd {version}"
+    return taken
+
+
+def memory(stack: Compose) -> tuple[str, set[tuple[str, str]], dict[str, set[str]]]:
+    """What the state directory and the stores know: the machine's own key, the runs, the snapshots."""
+    runs = {(run["id"], run["outcome"]) for run in stack.json("history")["runs"] if run["outcome"] != "running"}
+    return stack.json("trust")["key"], runs, {store: snapshots(stack, store) for store in ("local", "offsite")}
+
+
+def errors(stack: Compose) -> set[str]:
+    """What the doctor finds to be broken."""
+    findings = json.loads(stack.backupd("doctor", "--json", code=None))["findings"]
+    return {finding["subject"] for finding in findings if finding["level"] == "error"}
+
+
+def assert_kept(stack: Compose, client: docker.DockerClient, before: tuple[Any, ...]) -> None:
+    """Nothing that was known is forgotten, nothing stands, nothing is half-done."""
+    key, runs, taken = before
+    now = memory(stack)
+    assert now[0] == key
+    assert runs <= now[1]
+    assert all(taken[store] <= now[2][store] for store in taken)
+    assert stack.backupd("recover") == "nothing was left half-done\n"
+    for name in SERVICES:
+        wait_until(lambda name=name: client.containers.get(name).status == "running")
+
+
+def restored(stack: Compose, snapshot: str) -> None:
+    damage(stack)
+    stack.backupd("restore", snapshot, "--yes")
+    stack.run("up", "-d", "--wait", "--wait-timeout", "300")
+    check(stack)
