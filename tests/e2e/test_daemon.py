@@ -128,7 +128,7 @@ USER 10001:10001
 
 def test_an_upgrade_and_the_way_back(stack: Compose, e2e_client: docker.DockerClient) -> None:
     """As it is written, each in the middle of a run by schedule that a service is stopped for."""
-    (keep, make, up, *after), back = (block.splitlines() for block in blocks(OPERATIONS, "Upgrade"))
+    (keep, make, *up, version, verify), back = (block.splitlines() for block in blocks(OPERATIONS, "Upgrade"))
     new = stack.variables["BACKUPD_IMAGE"]
     earlier = EARLIER_IMAGE.format(image=new, version=EARLIER).encode()
     e2e_client.images.build(fileobj=BytesIO(earlier), tag="backupd:latest", rm=True)
@@ -145,7 +145,8 @@ def test_an_upgrade_and_the_way_back(stack: Compose, e2e_client: docker.DockerCl
     ended = in_the_middle(stack, e2e_client, up, goes_on=True)
     assert ended["outcome"] == "done"
     assert ended["snapshot"] in snapshots(stack, "local")
-    assert f"backupd {__version__}" in stack.as_written("\n".join(after))
+    assert f"backupd {__version__}" in stack.as_written(version)
+    stack.as_written(verify)
     assert_kept(stack, e2e_client, before)
     assert errors(stack) <= minded
     restored(stack, first)
@@ -153,7 +154,7 @@ def test_an_upgrade_and_the_way_back(stack: Compose, e2e_client: docker.DockerCl
 
     before = memory(stack)
     stack.configure(BACKUPD_IMAGE=kept)
-    ended = in_the_middle(stack, e2e_client, *back, goes_on=False)
+    ended = in_the_middle(stack, e2e_client, back, goes_on=False)
     assert ended["outcome"] not in {"running", "done"}
     assert ended["snapshot"] is None
     assert_kept(stack, e2e_client, before)
@@ -162,8 +163,10 @@ def test_an_upgrade_and_the_way_back(stack: Compose, e2e_client: docker.DockerCl
     assert stack.json("show", caught_up[0])["program"] == f"backupd {EARLIER}"
 
 
-def in_the_middle(stack: Compose, client: docker.DockerClient, command: str, *, goes_on: bool) -> dict[str, Any]:
-    """Run the command, which replaces the container, during a run; how that ended. It can go on, or stands for ever."""
+def in_the_middle(stack: Compose, client: docker.DockerClient, lines: list[str], *, goes_on: bool) -> dict[str, Any]:
+    """The last line replaces the container, during a run: how that ended. It can go on, or stands for ever."""
+    *first, command = lines
+    stack.as_written("\n".join(first))
     replaced = client.containers.get(CONTAINER)
     helper = held(client, f"{stack.project}_backend_storage")
     (run,) = (run["id"] for run in stack.json("history")["runs"] if run["outcome"] == "running")
@@ -226,8 +229,7 @@ def assert_kept(stack: Compose, client: docker.DockerClient, before: tuple[Any, 
     assert runs <= now[1]
     assert all(taken[store] <= now[2][store] for store in taken)
     assert stack.backupd("recover") == "nothing was left half-done\n"
-    for name in SERVICES:
-        wait_until(lambda name=name: client.containers.get(name).status == "running")
+    wait_until(lambda: {client.containers.get(name).status for name in SERVICES} == {"running"})
 
 
 def restored(stack: Compose, snapshot: str) -> None:
