@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?= auto
-WORKERS ?= auto
+WORKERS ?= $(shell expr $$(nproc) + 1)
 BASE_IMAGE ?= debian:trixie-slim
 IMAGE ?= backupd
 
