@@ -77,7 +77,7 @@ def _copy(source: str, target: str, patience: float, *, as_owner: bool) -> None:
     """Open the target with this process's rights, then the source with its owner's."""
     with open(target, "w+b", buffering=0) as plain, contextlib.closing(_target(target)) as copy:
         die_with_parent()
-        raw = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        raw = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # it may be a pipe by now
         try:
             is_wal = os.pread(raw, 1, 18) == WAL_VERSION
             if not is_wal:

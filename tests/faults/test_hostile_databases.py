@@ -205,6 +205,34 @@ def test_what_becomes_a_link_when_it_is_copied_file_by_file(root: Path, outside:
     assert fingerprint(outside) == untouched
 
 
+PIPE = """
+import os, signal, sys
+def give_up(*_):
+    open("waited", "w").close()
+    os._exit(1)
+signal.signal(signal.SIGALRM, give_up)
+signal.alarm(20)
+path, opened = {path!r}, 0
+def swap(event, arguments):
+    global opened
+    if event == "open" and arguments[0] == path:
+        opened += 1
+        if opened != 2:  # the first is the look
+            return
+        os.unlink(path)
+        os.mkfifo(path)
+sys.addaudithook(swap)
+"""
+
+
+def test_a_database_that_becomes_a_pipe_is_not_waited_for(root: Path) -> None:
+    """Between the look at what is there and the copying: nobody ever writes to it."""
+    database(root / "a.db", "wal", "of this volume")
+    assert not any(copies(root, PIPE.format(path=str(root / "a.db"))).values())
+    assert not (root / "waited").exists()
+    assert (root / "a.db").is_fifo(), "it came too late"
+
+
 def test_copies_are_made_where_jobs_are_confined(root: Path) -> None:
     for mode in MODES:
         database(root / f"{mode}.db", mode, "of this volume")
