@@ -17,6 +17,7 @@ from docker.errors import NotFound
 from prometheus_client.parser import text_string_to_metric_families
 
 from backupd import __version__
+from backupd.errors import LockedError
 from tests.e2e.test_stack import OPERATIONS, check, damage, fill, taken_whole
 from tests.support.compose import Compose
 from tests.support.documents import blocks
@@ -233,7 +234,14 @@ def assert_kept(stack: Compose, client: docker.DockerClient, before: tuple[Any, 
 
 
 def restored(stack: Compose, snapshot: str) -> None:
+    """It brings the data back, as soon as no run by schedule has the volumes."""
     damage(stack)
-    stack.backupd("restore", snapshot, "--yes")
+
+    def is_done() -> bool:
+        said = json.loads(stack.backupd("restore", snapshot, "--yes", "--json", code=None))
+        assert said.get("exit_code", 0) in {0, LockedError.exit_code}, said
+        return "error" not in said
+
+    wait_until(is_done, 300)
     stack.run("up", "-d", "--wait", "--wait-timeout", "300")
     check(stack)
