@@ -103,7 +103,9 @@ def _taken(path: Path, what: str, patience_seconds: float, waiting: Waiting | No
             os.close(descriptor)
             held = f"{what} is being worked on by another backupd (process {owner})"
             if time.monotonic() >= deadline:
-                raise LockedError(held, hint="wait until it is done; `backupd schedule` shows what a daemon is at") from exc
+                raise LockedError(
+                    held, hint="wait until it is done; `backupd schedule` shows what a daemon is at"
+                ) from exc
             if waiting is not None:
                 waiting(f"{held}: waiting")
                 waiting = None
