@@ -3,6 +3,7 @@
 from backupd.archive.chunker import Chunker, ChunkerParameters
 from backupd.archive.codec import Codec, codec_for, codec_of
 from backupd.archive.filelist import FileListWriter, read_file_list
+from backupd.archive.forecast import ChunkOrder
 from backupd.archive.index import ChunkRef, Index, IndexWriter
 from backupd.archive.reader import ArchiveReader, select, unpack
 from backupd.archive.sealed import SealedCodec
@@ -15,6 +16,7 @@ __all__ = [
     "ArchiveSinks",
     "ArchiveSummary",
     "ArchiveWriter",
+    "ChunkOrder",
     "ChunkRef",
     "Chunker",
     "ChunkerParameters",

@@ -8,12 +8,14 @@ are pinned by `tests/golden/test_chunker.py`, since other boundaries would store
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
+from blake3 import blake3
 from pyfastcdc import FastCDC
 
 from backupd.archive.blocks import Piece
+from backupd.archive.forecast import Forecast
 from backupd.model import KIB, MIB
 
 
@@ -27,10 +29,18 @@ class ChunkerParameters(msgspec.Struct, frozen=True, kw_only=True):
     normalization: Literal[1, 2, 3] = 1
 
 
+class Chunk(NamedTuple):
+    """A piece of a stream, and the BLAKE3-256 of it, in hex, where that is known already."""
+
+    data: memoryview
+    digest: str | None
+
+
 class Chunker:
     """Cuts what `Blocks` reads, with the largest chunk for their `head`; chunks are slices of the blocks, uncopied."""
 
     def __init__(self, parameters: ChunkerParameters) -> None:
+        self._minimum = parameters.minimum
         self._maximum = parameters.maximum
         self._cutter = FastCDC(
             parameters.average,
@@ -40,8 +50,12 @@ class Chunker:
             seed=0,
         )
 
-    def cut(self, pieces: Iterable[Piece], done_with: Callable[[memoryview], None]) -> Iterator[memoryview]:
+    def cut(
+        self, pieces: Iterable[Piece], done_with: Callable[[memoryview], None], forecast: Forecast | None = None
+    ) -> Iterator[Chunk]:
         """The chunks of a stream, in order. `done_with` is told of a block when all of its chunks have been yielded.
+
+        With a forecast, which makes no difference to where it is cut, chunks come with their digests.
 
         A cut depends on the `maximum` bytes from the chunk's start only, so it is made as soon as these are there or
         the stream has ended: how the stream arrives in pieces makes no difference. Nothing beyond them is waited for:
@@ -59,11 +73,21 @@ class Chunker:
                 block = piece.block
             filled = piece.filled
             while filled - start >= self._maximum:
-                yield (chunk := self._first(block[start : start + self._maximum]))
-                start += len(chunk)
+                yield (chunk := self._first(block[start : start + self._maximum], forecast))
+                start += len(chunk.data)
         while block and start < filled:
-            yield (chunk := self._first(block[start:filled]))
-            start += len(chunk)
+            yield (chunk := self._first(block[start:filled], forecast))
+            start += len(chunk.data)
 
-    def _first(self, data: memoryview) -> memoryview:
-        return data[: next(self._cutter.cut_buf(data)).length]
+    def _first(self, data: memoryview, forecast: Forecast | None) -> Chunk:
+        if forecast and (foretold := forecast.next()) and self._minimum <= foretold.size <= len(data):
+            chunk = data[: foretold.size]
+            if blake3(chunk).hexdigest() == foretold.digest:
+                forecast.came(foretold.digest)
+                return Chunk(chunk, foretold.digest)
+        chunk = data[: next(self._cutter.cut_buf(data)).length]
+        if forecast is None:
+            return Chunk(chunk, None)
+        digest = blake3(chunk).hexdigest()
+        forecast.came(digest)
+        return Chunk(chunk, digest)

@@ -15,6 +15,7 @@ from backupd.archive.blocks import Blocks, Piece, ReadInto
 from backupd.archive.chunker import Chunker, ChunkerParameters
 from backupd.archive.codec import Codec
 from backupd.archive.filelist import FileListWriter
+from backupd.archive.forecast import ChunkOrder, Forecast
 from backupd.archive.index import ChunkRef, IndexWriter
 from backupd.archive.lines import Sink
 from backupd.archive.tarwalk import TarWalker
@@ -67,10 +68,12 @@ class ArchiveWriter:
     `known` says where chunks are that need not be stored again; with `known` None the archive is full: every chunk is
     stored in stream order, repeated ones too, so that its data object is an ordinary compressed tar.
 
-    `stored` says where the new chunks are, in the data object of number 0.
+    `like` is the order of an earlier stream's chunks: where those that come again end need not be searched for.
+
+    `stored` says where the new chunks are, in the data object of number 0, and `order` how all of them follow.
 
     Memory: at most `window_size` plain bytes in flight, in blocks that are half as large again, two more such blocks,
-    and frames: about four times `window_size` at worst; and 300 bytes a new chunk.
+    and frames: about four times `window_size` at worst; and 300 bytes a new chunk, 130 another one.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class ArchiveWriter:
         sinks: ArchiveSinks,
         known: Mapping[str, Location] | None,
         threads: int,
+        like: ChunkOrder | None = None,
     ) -> None:
         self._chunker = Chunker(chunker)
         self._window_size = (threads + 2) * chunker.maximum
@@ -94,6 +98,8 @@ class ArchiveWriter:
             ThreadPoolExecutor(count, thread_name_prefix=name)
             for name, count in (("cut", 1), ("pack", threads), ("store", 1))
         )
+        self._forecast = Forecast(like) if like else None
+        self.order = ChunkOrder()
         self.stored: dict[str, Location] = {}
         self._digest = blake3()
         self._used: set[int] = set()
@@ -140,9 +146,9 @@ class ArchiveWriter:
             self._storing.submit(blocks.give_back, block)  # once its last chunk is stored, that is
 
         try:
-            for chunk in self._chunker.cut(pieces, done_with):
+            for chunk, digest in self._chunker.cut(pieces, done_with, self._forecast):
                 size = len(chunk)
-                packed = self._packing.submit(self._pack_one, chunk)
+                packed = self._packing.submit(self._pack_one, chunk, digest)
                 in_flight.append((size, self._storing.submit(self._store, size, packed)))
                 waiting += size
                 if members := walker.feed(chunk):
@@ -158,8 +164,8 @@ class ArchiveWriter:
         finally:
             blocks.no_more()
 
-    def _pack_one(self, chunk: memoryview) -> _Packed:
-        digest = blake3(chunk).hexdigest()
+    def _pack_one(self, chunk: memoryview, digest: str | None) -> _Packed:
+        digest = digest or blake3(chunk).hexdigest()
         return _Packed(digest, None if digest in self._known else self._codec.compress(chunk))
 
     def _store(self, size: int, packing: Future[_Packed]) -> None:
@@ -175,6 +181,7 @@ class ArchiveWriter:
             self._new_plain_size += size
         self._used.add(location.archive)
         self._digest.update(packed.digest.encode())
+        self.order.append(packed.digest, size)
         self._plain_size += size
         self._chunk_count += 1
         self._sinks.index.add(ChunkRef(packed.digest, size, location.archive, location.offset, location.stored_size))

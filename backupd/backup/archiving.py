@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,6 +96,7 @@ class ArchiveJob:
                 codec=codec,
                 sinks=ArchiveSinks(data.write, index, files),
                 known=parent.known if parent else None,
+                like=parent.order if parent else None,
                 threads=self.repository.threads,
             )
             summary = self._packed(writer, stream, volume)
@@ -103,7 +104,7 @@ class ArchiveJob:
             objects = _Objects(data, index_object, files_object, index_sink, files_sink, index, files)
             keep = self._keep_index(volume, index_sink)
             read = _Read(origin, parent, summary, report, keep)
-            return Pending(read, objects, writer.stored, self.clock, stack.pop_all())
+            return Pending(read, objects, writer, self.clock, stack.pop_all())
         raise AssertionError  # pragma: no cover - the block above swallows nothing
 
     def _keep_index(self, volume: str, sink: ObjectSink) -> Callable[[ObjectRef], None]:
@@ -161,11 +162,11 @@ class Pending:
     """
 
     def __init__(
-        self, read: _Read, objects: _Objects, stored: Mapping[str, Location], clock: Clock, resources: ExitStack
+        self, read: _Read, objects: _Objects, writer: ArchiveWriter, clock: Clock, resources: ExitStack
     ) -> None:
         self._read = read
         self._objects = objects
-        self._stored = stored
+        self._writer = writer
         self._clock = clock
         self._resources = resources
         self._data: ObjectRef | None = None
@@ -198,13 +199,14 @@ class Pending:
         parent, origin = self._read.parent, self._read.origin
         base = parent.base if parent else Base(snapshot=origin.snapshot, time=origin.started)
         objects = list(parent.objects) if parent else []
+        order = self._writer.order
         own = self._store_data()
         if own is None:
-            return Parent(parent.snapshot if parent else None, base, objects, parent.known if parent else {})
+            return Parent(parent.snapshot if parent else None, base, objects, parent.known if parent else {}, order)
         objects.append(own)
-        new = {digest: place._replace(archive=len(objects)) for digest, place in self._stored.items()}
+        new = {digest: place._replace(archive=len(objects)) for digest, place in self._writer.stored.items()}
         known = ChainMap(new, cast(dict[str, Location], parent.known)) if parent else new  # which only reads them
-        return Parent(parent.snapshot if parent else None, base, objects, known)
+        return Parent(parent.snapshot if parent else None, base, objects, known, order)
 
     def commit(self, report: TarReport | None = None) -> Archive:
         """Make all three objects durable; `report` replaces the stream's own, if a later pass had the same to say."""

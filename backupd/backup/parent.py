@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backupd.archive import Location
+from backupd.archive import ChunkOrder, Location
 from backupd.errors import IntegrityError, KeyMissing
 from backupd.model import FullEvery
 from backupd.ports import Progress
@@ -19,13 +19,15 @@ class Parent:
 
     `snapshot` is None for what was read first in the snapshot that is being taken, if that began anew. `objects` are
     the data objects that chunks may be taken from, in the order of the new index's numbers 1, 2, ….
-    `known` maps digests to places in them: about 300 bytes of memory a chunk, so 120 MB for 1 TB of plain data.
+    `known` maps digests to places in them, `order` says how they followed: about 300 bytes of memory a chunk, so
+    120 MB for 1 TB of plain data.
     """
 
     snapshot: str | None
     base: Base
     objects: Sequence[ObjectRef]
     known: Mapping[str, Location]
+    order: ChunkOrder
 
 
 def find_parent(
@@ -80,11 +82,12 @@ def _load(repository: Repository, manifest: Manifest, archive: Archive) -> Paren
     repository.check(archive.needs)
     index = repository.index(archive, cached=True)
     numbers = {ref.key: number for number, ref in enumerate(archive.needs, start=1)}
+    known: dict[str, Location] = {}
+    order = ChunkOrder()
     try:
-        known = {
-            chunk.digest: Location(numbers[index.archives[chunk.archive]], chunk.offset, chunk.stored_size)
-            for chunk in index
-        }
+        for chunk in index:
+            known[chunk.digest] = Location(numbers[index.archives[chunk.archive]], chunk.offset, chunk.stored_size)
+            order.append(chunk.digest, chunk.plain_size)
     except KeyError as exc:
         raise IntegrityError(f"{archive.index.key} refers to an archive that the manifest does not name") from exc
-    return Parent(manifest.id, archive.base, archive.needs, known)
+    return Parent(manifest.id, archive.base, archive.needs, known, order)

@@ -31,7 +31,7 @@ def stream() -> bytes:
 def cut(stream: bytes, parameters: ChunkerParameters) -> list[bytes]:
     blocks = Blocks(parameters.maximum, 2 * parameters.maximum, count=2)
     pieces = blocks.read(io.BytesIO(stream).readinto)
-    return [bytes(chunk) for chunk in Chunker(parameters).cut(pieces, blocks.give_back)]
+    return [bytes(chunk.data) for chunk in Chunker(parameters).cut(pieces, blocks.give_back)]
 
 
 def test_the_default_parameters() -> None:

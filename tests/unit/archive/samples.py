@@ -14,6 +14,7 @@ from backupd.archive import (
     ArchiveWriter,
     Chunker,
     ChunkerParameters,
+    ChunkOrder,
     ChunkRef,
     Codec,
     FileListWriter,
@@ -25,6 +26,7 @@ from backupd.archive import (
     read_file_list,
 )
 from backupd.archive.blocks import Blocks, ReadInto
+from backupd.archive.forecast import Forecast
 from backupd.model import KIB
 from tests.support.tars import END, header, padded
 
@@ -41,10 +43,11 @@ def tar_of_noise(size: int, count: int = 10, seed: int = 0) -> bytes:
     return b"".join(members) + END
 
 
-def cut(parameters: ChunkerParameters, readinto: ReadInto) -> Iterator[memoryview]:
+def cut(parameters: ChunkerParameters, readinto: ReadInto, forecast: Forecast | None = None) -> Iterator[memoryview]:
     """The chunks of a stream, each good until the next one is asked for."""
     blocks = Blocks(parameters.maximum, 2 * parameters.maximum, count=2)
-    return Chunker(parameters).cut(blocks.read(readinto), blocks.give_back)
+    chunks = Chunker(parameters).cut(blocks.read(readinto), blocks.give_back, forecast)
+    return (chunk.data for chunk in chunks)
 
 
 def reading(stream: bytes, pieces: Iterable[int] = ()) -> ReadInto:
@@ -85,10 +88,12 @@ def packed(
     codec: Codec | None = None,
     known: Mapping[str, Location] | None = None,
     chunker: ChunkerParameters = SMALL,
+    like: ChunkOrder | None = None,
 ) -> Sample:
     data, index, files = io.BytesIO(), io.BytesIO(), io.BytesIO()
     sinks = ArchiveSinks(data.write, IndexWriter(index.write, ["own", "parent"]), FileListWriter(files.write))
-    writer = ArchiveWriter(chunker=chunker, codec=codec or codec_of(".tar.zst"), sinks=sinks, known=known, threads=2)
+    codec = codec or codec_of(".tar.zst")
+    writer = ArchiveWriter(chunker=chunker, codec=codec, sinks=sinks, known=known, threads=2, like=like)
     summary = writer.pack(reading(stream), lambda _: None)
     sinks.index.close()
     sinks.files.close()
