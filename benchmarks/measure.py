@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -70,13 +72,16 @@ class Results:
 
 
 def run(command: str, environment: Mapping[str, str]) -> Run:
-    """Run a shell command, stopwatch in hand. What is dirty in the page cache is written back before."""
+    """Run a shell command, stopwatch in hand. What is dirty in the page cache is written back before.
+
+    A small process holds the stopwatch: the memory of the one that starts a program counts among that program's peaks,
+    and the benchmark itself has grown by comparing what was restored.
+    """
     os.sync()
     before = _ticks()
-    with tempfile.TemporaryFile() as output:
-        started = time.perf_counter()
+    with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile() as taken:
         process = subprocess.Popen(
-            ["bash", "-o", "pipefail", "-c", command],
+            [sys.executable, "-S", "-c", _STOPWATCH, taken.name, command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -84,21 +89,31 @@ def run(command: str, environment: Mapping[str, str]) -> Run:
             process_group=0,
         )
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             said = output.read().decode(errors="replace")[-2000:]
             raise CommandFailed(f"`{command}` ended with {process.returncode}:\n{said}")
-    cpu_seconds = usage.ru_utime + usage.ru_stime
+        seconds, cpu_seconds, peak_kib = json.loads(taken.read())
     busy, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
     others = max(0.0, busy - cpu_seconds * os.sysconf("SC_CLK_TCK")) / max(1, total)
-    return Run(seconds, cpu_seconds, usage.ru_maxrss * 1024, others)
+    return Run(seconds, cpu_seconds, peak_kib * 1024, others)
+
+
+_STOPWATCH = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(["bash", "-o", "pipefail", "-c", sys.argv[2]])
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - started
+with open(sys.argv[1], "w") as file:
+    json.dump([seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], file)
+sys.exit(os.waitstatus_to_exitcode(status) % 256)
+"""
 
 
 @dataclass
