@@ -4,7 +4,8 @@
     make emulated ARGS=--keep       # … whose engine stays for you to look at, until Enter
 
 On Debian as root: QEMU, a private Docker Engine and the base image come from Debian's packages. Emulated programs are
-some twenty times slower, so it takes a while. Left behind are QEMU's entries in the kernel, and nothing else.
+some twenty times slower, so it takes a while. Left behind are Debian's packages, QEMU's entries in the kernel, and the
+base image under `.build/`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.support.apt import NotInstallable
 from tests.support.dockerd import Host, NoEngine, private_host
-from tests.support.emulation import emulate
+from tests.support.emulation import MACHINES, emulate
 from tests.support.sidecar_image import SidecarImage
 from tools import sample_volumes
 from tools.fingerprint import differences, fingerprint
@@ -106,7 +107,9 @@ def try_out(client: docker.DockerClient, host: Host, image: str, work: Path) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architecture", nargs="?", default="arm64", help="Debian's name of it (default: arm64)")
+    parser.add_argument(
+        "architecture", nargs="?", default="arm64", choices=MACHINES, help="Debian's name of it (default: arm64)"
+    )
     parser.add_argument("--keep", action="store_true", help="wait for Enter before the engine goes")
     arguments = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="backupd-emulated-"))

@@ -55,7 +55,7 @@ class Chunker:
     ) -> Iterator[Chunk]:
         """The chunks of a stream, in order. `done_with` is told of a block when all of its chunks have been yielded.
 
-        With a forecast, which makes no difference to where it is cut, chunks come with their digests.
+        With a forecast, chunks of the earlier stream that come again stay as they were cut, and all have their digests.
 
         A cut depends on the `maximum` bytes from the chunk's start only, so it is made as soon as these are there or
         the stream has ended: how the stream arrives in pieces makes no difference. Nothing beyond them is waited for:

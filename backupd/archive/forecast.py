@@ -1,8 +1,7 @@
 """What the next chunk of a stream will be, if it goes on as an earlier one did.
 
-Where a chunk ends depends on what is in it and on nothing behind it. So where a stream goes on with the very bytes of a
-chunk of an earlier one, it is cut there, too: hashing them says so, and need be done anyway, while looking for the end
-takes longer than that (docs/decisions/0083-chunks-are-foretold.md).
+Where a stream goes on with the very bytes of an earlier one's chunk, it is cut there, too. Hashing them says so, and
+need be done anyway, while looking for the end takes longer than that (docs/decisions/0083-chunks-are-foretold.md).
 """
 
 from __future__ import annotations

@@ -82,6 +82,9 @@ def _copy(source: str, target: str, patience: float, *, as_owner: bool) -> None:
             is_wal = os.pread(raw, 1, 18) == WAL_VERSION
             if not is_wal:
                 differing(raw, plain.fileno())
+            for path in (source, f"{source}-journal"):  # SQLite opens both, and waits at a pipe for ever
+                if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                    raise Refused(f"{os.path.basename(path)} is no file")
             if as_owner:
                 become(os.fstat(raw))
             for mode in ("rw", "ro"):

@@ -145,6 +145,8 @@ def _restrict(roots: Sequence[int], places: Sequence[str]) -> None:
         for root in roots:
             _allow(rules, root, access)
         for place in (*_SYSTEM, *_settings(), *os.get_exec_path(), *places):
+            if not place.startswith("/") or place == "/":  # of a PATH or a Python that would open all there is
+                continue
             with contextlib.suppress(OSError), _looked_up(place) as descriptor:  # not there, or not for this user
                 _allow(rules, descriptor, _READING if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _READ_FILE)
         with _looked_up(os.devnull) as descriptor:

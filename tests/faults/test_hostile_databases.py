@@ -205,13 +205,18 @@ def test_what_becomes_a_link_when_it_is_copied_file_by_file(root: Path, outside:
     assert fingerprint(outside) == untouched
 
 
-PIPE = """
+GIVE_UP = """
 import os, signal, sys
 def give_up(*_):
     open("waited", "w").close()
     os._exit(1)
 signal.signal(signal.SIGALRM, give_up)
 signal.alarm(20)
+"""
+
+PIPE = (
+    GIVE_UP
+    + """
 path, opened = {path!r}, 0
 def swap(event, arguments):
     global opened
@@ -223,6 +228,7 @@ def swap(event, arguments):
         os.mkfifo(path)
 sys.addaudithook(swap)
 """
+)
 
 
 def test_a_database_that_becomes_a_pipe_is_not_waited_for(root: Path) -> None:
@@ -231,6 +237,14 @@ def test_a_database_that_becomes_a_pipe_is_not_waited_for(root: Path) -> None:
     assert not any(copies(root, PIPE.format(path=str(root / "a.db"))).values())
     assert not (root / "waited").exists()
     assert (root / "a.db").is_fifo(), "it came too late"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pipe_in_the_place_of_a_journal_is_not_waited_for(root: Path, mode: str) -> None:
+    database(root / "a.db", mode, "of this volume")
+    os.mkfifo(root / "a.db-journal")
+    copies(root, GIVE_UP)
+    assert not (root / "waited").exists()
 
 
 def test_copies_are_made_where_jobs_are_confined(root: Path) -> None:

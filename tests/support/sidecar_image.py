@@ -48,7 +48,7 @@ class SidecarImage:
         return tag
 
     def emulated(self, architecture: str) -> str:
-        """The tag of the image for another architecture, built under emulation; nothing of it is kept."""
+        """The tag of the image for another architecture, built under emulation; only its base is kept."""
         CACHE.mkdir(parents=True, exist_ok=True)
         with _locked():
             base = debian.debian_image(self._client, CACHE, architecture)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backupd.archive import (
     ArchiveReader,
@@ -69,6 +69,7 @@ class Sample:
     index: bytes
     files: bytes
     summary: ArchiveSummary
+    order: ChunkOrder = field(compare=False)
 
     @property
     def refs(self) -> list[ChunkRef]:
@@ -97,7 +98,7 @@ def packed(
     summary = writer.pack(reading(stream), lambda _: None)
     sinks.index.close()
     sinks.files.close()
-    return Sample(data.getvalue(), index.getvalue(), files.getvalue(), summary)
+    return Sample(data.getvalue(), index.getvalue(), files.getvalue(), summary, writer.order)
 
 
 def unpacked(objects: list[bytes], refs: Iterable[ChunkRef], codec: Codec | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""Chunks that come as in an earlier stream are cut where they would be anyway."""
+"""Chunks that come as in an earlier stream stay as they were cut, and no others are cut otherwise."""
 
 from __future__ import annotations
 
@@ -54,12 +54,37 @@ EDITS = st.lists(
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(EDITS, st.integers(0, len(STREAM)))
-def test_it_makes_no_difference_to_where_a_stream_is_cut(edits: list[tuple[int, int, bytes]], end: int) -> None:
+def test_only_chunks_that_come_again_are_not_searched_for(edits: list[tuple[int, int, bytes]], end: int) -> None:
     changed = STREAM
     for place, removed, inserted in edits:
         changed = changed[:place] + inserted + changed[place + removed :]
     for stream in (changed, changed[:end], ZEROS + changed, changed + ZEROS):
-        assert chunks(stream, ORDER) == chunks(stream, None)
+        check(stream)
+
+
+def test_what_is_just_behind_a_chunk() -> None:
+    """It is what a search looks at, too: there the earlier stream's chunk stands."""
+    end = differing = 0
+    for size in list(ORDER.sizes)[:-1]:
+        end += size
+        flipped = STREAM[:end] + bytes([STREAM[end] ^ 1]) + STREAM[end + 1 :]
+        for stream in (flipped, STREAM[:end], STREAM[: end + 1], STREAM[: end + 2]):
+            differing += check(stream)
+    assert differing
+
+
+def check(stream: bytes) -> bool:
+    """Whether it was cut otherwise than by searching."""
+    cut_so = chunks(stream, ORDER)
+    searched = chunks(stream, None)
+    assert b"".join(cut_so) == stream
+    assert all(SMALL.minimum <= len(chunk) <= SMALL.maximum for chunk in cut_so[:-1])
+    own = {blake3(chunk).hexdigest() for chunk in searched}
+    if other := [chunk for chunk in cut_so if blake3(chunk).hexdigest() not in own]:
+        # From a chunk of the earlier stream on, until both meet again.
+        first = next(chunk for chunk in cut_so if blake3(chunk).hexdigest() not in own)
+        assert blake3(first).hexdigest() in ORDER.digests
+    return bool(other)
 
 
 def test_a_stream_without_one_pattern_after_another() -> None:
@@ -100,4 +125,5 @@ def test_an_archive_is_the_same_with_it() -> None:
         order.append(ref.digest, ref.plain_size)
     for changed in (stream, tar_of_noise(70_000, count=12), tar_of_noise(69_000)):
         with_it = packed(changed, PLAIN, known=parent.locations, like=order)
+        assert list(zip(with_it.order.digests, with_it.order.sizes, strict=True)) == [ref[:2] for ref in with_it.refs]
         assert with_it == packed(changed, PLAIN, known=parent.locations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pyfastcdc import FastCDC
 
 from backupd.errors import SourceError, StoreUnavailable
 from backupd.journal import HoldAct, Journal
@@ -94,6 +96,30 @@ class TestHeld:
         assert {key for key in stored(place.stores[0]) if key.startswith("archives/")} == {
             ref.key for ref in archive.objects
         }
+
+    def test_what_comes_again_is_not_cut_again(
+        self, place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch, how: str, back: str
+    ) -> None:
+        """In the second pass as in the next snapshot, an end is looked for once: at the end."""
+        searches = 0
+
+        class Counted(FastCDC):
+            def cut_buf(self, *arguments: Any, **options: Any) -> Any:
+                nonlocal searches
+                searches += 1
+                return super().cut_buf(*arguments, **options)
+
+        monkeypatch.setattr("backupd.archive.chunker.FastCDC", Counted)
+        place.consistency = how
+        (place.root() / "sparse").unlink()  # its header holds tar's process id
+        (place.root() / "big").write_bytes(os.urandom(20 << 20))
+        before: list[int] = []
+        while_reading(place, monkeypatch, lambda _: before.append(searches))
+        taken(place)
+        taken(place)
+        first, second, third = (after - earlier for earlier, after in itertools.pairwise([*before, searches]))
+        assert first >= 20 // 4
+        assert (second, third) == (1, 1)
 
     def test_all_is_ready_before_anybody_stands(
         self, place: Place, services: FakeServices, monkeypatch: pytest.MonkeyPatch, how: str, back: str
