@@ -92,11 +92,12 @@ class ArchiveWriter:
         self._sinks = sinks
         self._full = known is None
         self._known = known or {}
-        self._block_count = self._window_size // (_BLOCK_CHUNKS * chunker.maximum) + 2  # one is read, one cut
-        self._maximum = chunker.maximum
+        block_size = _BLOCK_CHUNKS * chunker.maximum
+        count = self._window_size // block_size + 2  # one is read, one cut
+        self._blocks = Blocks(head=chunker.maximum, size=block_size, count=count)
         self._cutting, self._packing, self._storing = (
-            ThreadPoolExecutor(count, thread_name_prefix=name)
-            for name, count in (("cut", 1), ("pack", threads), ("store", 1))
+            ThreadPoolExecutor(workers, thread_name_prefix=name)
+            for name, workers in (("cut", 1), ("pack", threads), ("store", 1))
         )
         self._forecast = Forecast(like) if like else None
         self.order = ChunkOrder()
@@ -111,12 +112,11 @@ class ArchiveWriter:
         The caller's thread only reads, so that who writes the stream seldom has to wait; another one cuts and follows
         the members, `threads` hash and compress, and one stores.
         """
-        blocks = Blocks(head=self._maximum, size=_BLOCK_CHUNKS * self._maximum, count=self._block_count)
         pieces: SimpleQueue[Piece | None] = SimpleQueue()
         walker = TarWalker()
         try:
-            cutting = self._cutting.submit(self._cut, iter(pieces.get, None), blocks, walker, advanced)
-            for piece in blocks.read(readinto):
+            cutting = self._cutting.submit(self._cut, iter(pieces.get, None), walker, advanced)
+            for piece in self._blocks.read(readinto):
                 pieces.put(piece)
                 if cutting.done():  # it has failed, and says how
                     break
@@ -138,12 +138,12 @@ class ArchiveWriter:
             digest=self._digest.hexdigest(),
         )
 
-    def _cut(self, pieces: Iterator[Piece], blocks: Blocks, walker: TarWalker, advanced: Callable[[int], None]) -> None:
+    def _cut(self, pieces: Iterator[Piece], walker: TarWalker, advanced: Callable[[int], None]) -> None:
         in_flight: deque[tuple[int, Future[None]]] = deque()
         waiting = 0
 
         def done_with(block: memoryview) -> None:
-            self._storing.submit(blocks.give_back, block)  # once its last chunk is stored, that is
+            self._storing.submit(self._blocks.give_back, block)  # once its last chunk is stored, that is
 
         try:
             for chunk, digest in self._chunker.cut(pieces, done_with, self._forecast):
@@ -162,7 +162,7 @@ class ArchiveWriter:
                 stored.result()
                 advanced(size)
         finally:
-            blocks.no_more()
+            self._blocks.no_more()
 
     def _pack_one(self, chunk: memoryview, digest: str | None) -> _Packed:
         digest = digest or blake3(chunk).hexdigest()
