@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from backupd.history import RunKind
 from backupd.settings import Settings
@@ -26,8 +27,7 @@ class Times(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One schedule: of a plan's backups, drills or verifications, or of pruning, which is of no plan.
 
     Each run begins up to `jitter_seconds` after its time.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
+
+from msgspec import Struct
 
 from backupd.archive import Member
 from backupd.archive.pieces import PieceReader
@@ -21,8 +22,7 @@ _KINDS = {"dir": "directory", "symlink": "symbolic link", "char": "device", "blo
 _COMPARED = ("kind", "size", "mode", "uid", "gid", "mtime", "link", "device")
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A path that differs between two archives; `what` names the fields of Member that do, for a changed one."""
 
     path: str

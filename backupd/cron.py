@@ -9,16 +9,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+from msgspec import Struct
 
 _HOURS = 24
 _DAY = timedelta(days=1)
 _FARTHEST_DAYS = 366 * 41  # 29 February on one day of the week comes at most 40 years later: across 2100
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(Struct, frozen=True):
     """The values of the five fields; Sunday is 0. `either`: one of both days is enough."""
 
     minutes: frozenset[int]

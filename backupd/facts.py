@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
+
+class EngineFacts(Struct, frozen=True):
     """A Docker Engine. `time` is its host's clock, None where asking is denied; `asked` is ours at that moment.
 
     `oldest_api` is the lowest that backupd works with. `image` is what helpers are made from, `image_there` whether the
@@ -28,8 +28,7 @@ class EngineFacts:
     image_there: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One rule of a bucket's lifecycle, those that are switched off left out. Days, None where it does nothing.
 
     `prefix` is what keys have to begin with; `narrowed`: it asks for tags or sizes besides.
@@ -45,8 +44,7 @@ class Rule:
     moves_to: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BucketFacts:
+class BucketFacts(Struct, frozen=True):
     """A bucket, as it was found by trying with a probe object; None in a field: it could not be found out.
 
     `skew_seconds` is how much the server's clock is ahead of ours. `lists` to `deletes`: whether these credentials can

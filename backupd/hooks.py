@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
+
+from msgspec.structs import replace
 
 from backupd.errors import BackupdError, EngineUnavailable, SourceError
 from backupd.journal import Journal, PostAct

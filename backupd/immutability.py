@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from backupd.errors import ObjectNotFound, StoreError
 from backupd.locking import locks_of
@@ -20,8 +21,7 @@ _EVERYONES = (layout.CONFIG, SCRIPT, GUIDE)
 """What every snapshot needs, or its reader."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extended:
+class Extended(Struct, frozen=True):
     """How many objects were looked at, how many locks renewed, and what the store said against others."""
 
     objects: int = 0

@@ -5,9 +5,10 @@ Ask with `locks_of` and `versions_of`; what they return passes the part of `test
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from backupd.model import LockPolicy
 from backupd.ports import Store
@@ -34,8 +35,7 @@ class Locks(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class OldVersions:
+class OldVersions(Struct, frozen=True):
     """What a store still holds of deleted objects: how many and their bytes; `purged` were removed for good just now.
 
     `locked` are those that a lock kept from that, with the moment at which it ends (None: another refusal).

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupd.errors import SourceError
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A file that is locked for as long as its process lives: the kernel lets go of it however that dies."""
 
     path: Path
@@ -39,8 +39,7 @@ class Mark:
 _NEW = ".new-"
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Struct, frozen=True):
     """The marks in a directory that processes of this machine share. Names are random, and used once."""
 
     directory: Path

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import Struct, field
+
+from backupd.records import Discreet
 
 VolumeKind = Literal["volume", "bind", "directory"]
 TarFlavour = Literal["gnu", "busybox"]
@@ -34,8 +36,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(Struct, frozen=True):
     """A command to run in a container: `service` is its name in the compose file, or the container's own name."""
 
     service: str
@@ -44,8 +45,7 @@ class Hook:
     timeout_seconds: float = 300
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeSpec:
+class VolumeSpec(Discreet, frozen=True):
     """A volume as the configuration names it.
 
     Exactly one of `volume` (a named Docker volume: its name in the compose file, or its full name) and `path`
@@ -54,6 +54,8 @@ class VolumeSpec:
     names the settings that the configuration gave a value: of these no label can say otherwise.
     """
 
+    _hidden: ClassVar = ("password",)
+
     name: str
     volume: str | None = None
     path: str | None = None
@@ -61,13 +63,13 @@ class VolumeSpec:
     exclude: tuple[str, ...] = ()
     consistency: ConsistencyName = "auto"
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     pre: tuple[Hook, ...] = ()
     post: tuple[Hook, ...] = ()
-    said: frozenset[str] = field(default=frozenset(), compare=False)
+    said: frozenset[str] = frozenset()
 
 
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
+class Volume(Struct, frozen=True, kw_only=True):
     """A volume that was found, with all that is needed to create it again.
 
     `source` is the Docker volume's full name for kind `volume`, an absolute path on the Docker host for `bind`, an
@@ -85,7 +87,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
         return self.source if self.kind == "volume" else f"{self.kind} {self.source}"
 
 
-class Tool(msgspec.Struct, frozen=True):
+class Tool(Struct, frozen=True):
     """The tar that an engine runs."""
 
     flavour: TarFlavour
@@ -95,8 +97,7 @@ class Tool(msgspec.Struct, frozen=True):
         return f"{'GNU' if self.flavour == 'gnu' else 'BusyBox'} tar {self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Consumer:
+class Consumer(Struct, frozen=True):
     """A running container that mounts a volume. `image` is what it was started from."""
 
     name: str
@@ -104,8 +105,7 @@ class Consumer:
     writable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TarReport:
+class TarReport(Struct, frozen=True):
     """What a tar job said when it ended well: how many warnings, and the first of them.
 
     `moved_count` of them are about files that changed, shrank or vanished while they were read.
@@ -116,8 +116,7 @@ class TarReport:
     moved_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(Struct, frozen=True):
     """An object in a store. `size` is in bytes as stored; `modified` is the store's clock, None where it has none."""
 
     key: str
@@ -125,16 +124,14 @@ class ObjectInfo:
     modified: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
+class StoreFacts(Struct, frozen=True):
     """What a store was found to do, by trying. `details` are for people: server, what was worked around."""
 
     conditional_create: bool
     details: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class LockPolicy:
+class LockPolicy(Struct, frozen=True):
     """How long objects are locked: `duration` at least from the last run that still needed them.
 
     They are locked for a quarter more, so that a lock is renewed once in that quarter and not by every run.
@@ -152,23 +149,20 @@ class LockPolicy:
         return until is None or until < now + self.duration
 
 
-@dataclass(frozen=True, slots=True)
-class Compression:
+class Compression(Struct, frozen=True):
     """How chunks are compressed. `level` None means the codec's own default."""
 
     codec: Literal["zstd", "gzip", "none"] = "zstd"
     level: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FullEvery:
+class FullEvery(Struct, frozen=True):
     """When an archive starts anew instead of building on its parent: `age` None means never."""
 
     age: timedelta | None = timedelta(days=7)
 
 
-@dataclass(frozen=True, slots=True)
-class KeepPolicy:
+class KeepPolicy(Struct, frozen=True):
     """How many snapshots are kept (see `backupd.retention`). None: the rule is not used.
 
     `proven` and `at_least` add to the other rules, and are nothing by themselves.
@@ -191,8 +185,7 @@ class KeepPolicy:
         return self.prefer_proven or self.proven is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What one run backs up, and where to: the first store is written, the others are copied to.
 
     `part`: these are not all of its volumes, somebody named some. `together`: all are read at one moment. `pre` and

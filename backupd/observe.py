@@ -6,13 +6,13 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
+from msgspec import Struct, field
 
 from backupd import __version__
 from backupd.errors import ConfigError, DeliveryFailed, SourceError
@@ -34,8 +34,7 @@ from backupd.settings import LocalStoreSettings, Settings
 from backupd.wiring import secret_values
 
 
-@dataclass(slots=True)
-class Deliveries:
+class Deliveries(Struct):
     """Told of every delivery: counts it, says what failed, and keeps that with the run that it was about."""
 
     history: History
@@ -73,8 +72,7 @@ class Deliveries:
             self.warn(str(exc))
 
 
-@dataclass(frozen=True, slots=True)
-class Observers:
+class Observers(Struct, frozen=True):
     """Those who watch runs, for a recorder; as a context it looks for alerts, too."""
 
     notifier: Notifier

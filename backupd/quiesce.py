@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from backupd.errors import BackupdError, SourceError
 from backupd.journal import Hold, HoldAct, Journal
@@ -22,8 +23,7 @@ HEALTHY_WITHIN_SECONDS = 300.0
 _POLL_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
+class _Standing(Struct, frozen=True):
     service: Service
     how: Hold
     begun: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from backupd import clone
 from backupd.errors import BackupdError, EngineUnavailable, LockedError, VolumeMissing
@@ -24,8 +25,7 @@ _WELL_WITHIN_SECONDS = 60.0
 """How long recovering waits for a service that another one depends on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
+class Recovery(Struct, frozen=True):
     """What was found and what was done about it, in words."""
 
     subject: str

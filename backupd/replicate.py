@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupd.errors import BackupdError, IntegrityError, ObjectExists, StoreError
 from backupd.lease import Lease, commit
@@ -24,8 +26,7 @@ def _silent(_text: str) -> None:
     """Nobody is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """The snapshots of a plan that a store holds, newest first.
 
     `wanted` tells which of a plan's snapshots the store is to keep: the others are not brought back to it once they
@@ -46,8 +47,7 @@ class Inventory:
         return [manifest for manifest in manifests if manifest.id not in self.spoilt()] if manifests else []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding(Inventory):
+class Holding(Inventory, frozen=True, kw_only=True):
     """The same of a repository that snapshots may be written to, by the lease; `damaged` says which can't be read."""
 
     repository: Repository

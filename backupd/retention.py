@@ -9,11 +9,12 @@ time zone; neither the time of any file or object nor the number of runs a day m
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from backupd.model import KeepPolicy
 
@@ -43,8 +44,7 @@ class Snapshot(Protocol):
 S = TypeVar("S", bound=Snapshot)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision(Generic[S]):
+class Decision(Struct, Generic[S], frozen=True):
     """Whether a snapshot is kept. `reasons` says why, one for each rule that wants it; empty for one that goes."""
 
     snapshot: S

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from backupd.lease import Holder, Leases
 from backupd.model import Volume, VolumeSpec
@@ -16,8 +17,7 @@ from backupd.security import Security
 from backupd.services import Choice, Source, Together
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """`threads` compress and fetch; `new_id` makes snapshot ids; `state` is a directory of this machine's own.
 
     `lock_wait` is how long to wait for a store that another backupd prunes or, for pruning, writes;

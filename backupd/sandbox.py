@@ -8,33 +8,32 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from msgspec import Struct, field
 
 from backupd.errors import SourceError
 from backupd.model import MIB, Volume
+from backupd.records import Discreet
 from backupd.services import Health, Service
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a copy of a service may use."""
 
     memory_bytes: int = 1024 * MIB
     cpus: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class ExtraArguments:
+class ExtraArguments(Struct, frozen=True):
     """Goes behind the command of a copy, if that is a plain call of `program`."""
 
     program: str
     arguments: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CopySpec:
+class CopySpec(Struct, frozen=True):
     """What a copy is made from: `volumes` maps sources of its mounts to the scratch volumes that take their place."""
 
     service: Service
@@ -43,21 +42,21 @@ class CopySpec:
     extra: ExtraArguments | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Discreet, frozen=True):
     """A copy of a service. `command` is its entrypoint and command, which may hold secrets.
 
     `notes` say in what it differs from the original, beyond what every copy does.
     """
 
+    _hidden: ClassVar = ("command",)
+
     service: Service
     original: Service
-    command: tuple[str, ...] = field(default=(), repr=False)
+    command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """How a copy is now; `exit_code` once it has ended."""
 
     health: Health
@@ -102,8 +101,7 @@ class Sandbox(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class DirectorySandbox:
+class DirectorySandbox(Struct):
     """Scratch directories below `root`, for an engine that knows no services."""
 
     root: Path

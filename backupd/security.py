@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupd.crypto import Identities, Recipients, SigningKey
 from backupd.errors import KeyMissing
@@ -18,8 +20,7 @@ def no_identities() -> Identities:
     raise KeyMissing("this snapshot is encrypted, and there is no identity to read it with")
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
+class Security(Struct, frozen=True):
     """By default nothing is encrypted, nothing can be decrypted, nothing is signed and every manifest is believed.
 
     New snapshots are for `recipients`. `identities` makes the secret keys when they are first needed, which may mean

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct, field
 
 from backupd.crypto import RECORD_CONTEXT, signature_holds
 from backupd.errors import BackupdError, IntegrityError, SourceError
@@ -28,7 +28,7 @@ _TRUST_HINT = "if another machine of yours wrote it, add its key (`backupd trust
 _ACCEPT_HINT = "if that is as it should be: `backupd trust --accept {}`"
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(Struct, frozen=True):
     """A snapshot that was seen: BLAKE3 of its manifest, its signer and when it was taken.
 
     The signer is "" for one that nobody signed, or that a person has accepted as it is.
@@ -42,7 +42,7 @@ class Seen(msgspec.Struct, frozen=True):
         require_possible(self.time)
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(Struct, frozen=True):
     """What is known of one repository. `signers` is in hex; `accepted` are ids whose next sight is to be believed."""
 
     signers: list[str] = []
@@ -59,8 +59,7 @@ class Candidate(NamedTuple):
     signature: tuple[str, str, bytes] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """What is wrong with manifests, by id, and which snapshots are known that are not there."""
 
     refused: dict[str, IntegrityError] = field(default_factory=dict)

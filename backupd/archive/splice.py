@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from backupd.archive.member import Member, relative
 from backupd.archive.tarwalk import TarWalker
@@ -33,8 +34,7 @@ _LONGEST_HEADERS = 64 * MIB
 _KEPT_WARNINGS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A stream, not entered yet, and what becomes of its members."""
 
     stream: TarStream

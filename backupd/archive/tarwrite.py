@@ -7,7 +7,8 @@ if there is one, else into GNU's long name, which BusyBox's tar reads as well.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from backupd.archive import tarheader as th
 from backupd.errors import IntegrityError
@@ -21,8 +22,7 @@ _LONG_NAME_OWNER = b"././@LongLink"
 _REWRITTEN = frozenset((b"path", b"linkpath", b"GNU.sparse.name"))
 
 
-@dataclass(frozen=True, slots=True)
-class MadeMember:
+class MadeMember(Struct, frozen=True):
     """A file, or with `data` None a directory. `path` is relative to the root, `mtime` in nanoseconds."""
 
     path: str
@@ -92,8 +92,7 @@ def renamed(headers: memoryview, name: bytes, link: bytes | None) -> tuple[bytes
         here += th.padded(size)
 
 
-@dataclass(slots=True)
-class _Chain:
+class _Chain(Struct):
     """The extension headers before a member: the records of the pax ones together, and GNU's long link."""
 
     pax_header: bytes = b""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from blake3 import blake3
+from msgspec import Struct
 
 from backupd.archive.blocks import Blocks, Piece, ReadInto
 from backupd.archive.chunker import Chunker, ChunkerParameters
@@ -31,8 +31,7 @@ class Location(NamedTuple):
     stored_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveSummary:
+class ArchiveSummary(Struct, frozen=True):
     """What one tar stream came to. Plain sizes are bytes of the tar stream, stored ones bytes in the data object.
 
     Two streams that were cut by the same parameters are the same if their `digest` is.
@@ -48,8 +47,7 @@ class ArchiveSummary:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveSinks:
+class ArchiveSinks(Struct, frozen=True):
     """Where the three objects of an archive go, as append-only byte sinks. `data` gets nothing if nothing is new."""
 
     data: Sink

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, cast
+
+from msgspec import Struct
 
 from backupd.archive import (
     ArchiveSinks,
@@ -40,8 +41,7 @@ class Stream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What the manifest says about where a stream came from. `number` counts the passes over one volume."""
 
     snapshot: str
@@ -52,8 +52,7 @@ class Origin:
     number: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveJob:
+class ArchiveJob(Struct, frozen=True):
     """Stores streams in a repository, one after the other."""
 
     repository: Repository
@@ -135,8 +134,7 @@ class ArchiveJob:
             raise SourceError(f"{volume}: {exc}") from exc
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     origin: Origin
     parent: Parent | None
     summary: ArchiveSummary
@@ -144,8 +142,7 @@ class _Read:
     keep_index: Callable[[ObjectRef], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Objects:
+class _Objects(Struct, frozen=True):
     data: HashedWriter
     index_object: HashedWriter
     files_object: HashedWriter

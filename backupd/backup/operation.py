@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec import Struct, field
 
 from backupd import recovery
 from backupd.archive import ChunkerParameters
@@ -25,8 +26,7 @@ _STORE_TROUBLE = (StoreError, RepositoryError, IntegrityError, LeaseLost)
 _STALE_AFTER = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class BackupResult:
+class BackupResult(Struct, frozen=True):
     """The snapshot that was taken, where it is, and which stores could not be brought up to date.
 
     `store` took it, `stores` are that one and those it was copied to.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from backupd.archive import ChunkOrder, Location
 from backupd.errors import IntegrityError, KeyMissing
@@ -13,8 +14,7 @@ from backupd.ports import Progress
 from backupd.repository import Archive, Base, Manifest, ObjectRef, Repository, standing_of
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
+class Parent(Struct, frozen=True):
     """The archive that a new one builds on.
 
     `snapshot` is None for what was read first in the snapshot that is being taken, if that began anew. `objects` are

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 import msgspec
+from msgspec import Struct, field
 
 from backupd.archive import codec_for
 from backupd.backup.archiving import ArchiveJob, Origin, Pending
@@ -24,8 +24,7 @@ from backupd.services import Choice, Outcome, Source, TarStream
 MUCH_BYTES = 64 * MIB
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """The snapshot that is being taken. `earlier` holds all others of the repository, newest first."""
 
     id: str
@@ -35,8 +34,7 @@ class Target:
     earlier: list[Manifest]
 
 
-@dataclass
-class Passes:
+class Passes(Struct):
     """A context manager: leaving drops what was not committed."""
 
     target: Target

@@ -6,11 +6,11 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from backupd.cli.output import Output
 from backupd.errors import BackupdError, UsageError
@@ -30,8 +30,7 @@ EVERYWHERE_VALUES = ("--config", "--store", "--identity")
 EVERYWHERE_FLAGS = ("--json", "--verbose", "-v")
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """One run of a command: what was asked for everywhere, and the objects made from it when they are first needed."""
 
     config: Path | None

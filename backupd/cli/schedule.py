@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import typer
+from msgspec import Struct
 
 from backupd import words
 from backupd.agenda import Entry, agenda, called
@@ -19,8 +19,7 @@ from backupd.status import DaemonStatus, StatusFile, unwell
 from backupd.wiring import SystemClock
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     entry: Entry
     next: datetime
     missed: datetime | None

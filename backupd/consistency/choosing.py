@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupd.consistency.auto import AutoStrategy
 from backupd.consistency.held import HeldStrategy
@@ -29,8 +30,7 @@ from backupd.services import Choice, Service, Source, Strategy, Together
 Make = Callable[[VolumeSpec, Volume, Sequence[Service], Runtime], Strategy]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A strategy. `recognises` says whether a container is one that it is made for, None: it is chosen by name only.
 
     `together` is how the volume's containers are held when a plan reads all of its volumes at one moment: `pause` where

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from backupd.errors import ConfigError, VolumeMissing
 from backupd.model import PROJECT_LABEL, VOLUME_LABEL, Plan, Volume, VolumeSpec

@@ -9,7 +9,9 @@ A volume's own labels go before those of its containers, and the configuration b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupd.errors import SourceError
 from backupd.model import Hook, Volume, VolumeSpec
@@ -22,16 +24,14 @@ USER = "backupd.user"
 _TIMEOUT_SECONDS = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """The value of a label and where it is, in words."""
 
     value: str
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(Struct, frozen=True):
     """The labels that speak of a volume."""
 
     volume: Volume
@@ -51,7 +51,7 @@ class Labels:
             changes["user"] = said.value
         if "pre" not in spec.said and "post" not in spec.said and not spec.pre and not spec.post:
             changes["pre"], changes["post"] = tuple(self._hooks("backupd.pre")), tuple(self._hooks("backupd.post"))
-        return replace(spec, **changes) if changes else spec  # type: ignore[arg-type]
+        return replace(spec, **changes) if changes else spec
 
     def _one(self, key: str) -> Said | None:
         if value := self.volume.labels.get(key, "").strip():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar
 
+from backupd.records import Discreet
 from backupd.services import Service, Services
 
 _PASSWORDS = ("REDIS_PASSWORD", "VALKEY_PASSWORD", "KEYDB_PASSWORD", "REDIS_PASS", "REDISCLI_AUTH")
@@ -17,12 +18,13 @@ _DEEPEST_INCLUDE = 8
 Directives = Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Discreet, frozen=True):
     """Arguments for the command line client, and a password that never becomes one. None: without."""
 
+    _hidden: ClassVar = ("password",)
+
     arguments: tuple[str, ...]
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from dataclasses import dataclass
 from time import strptime
+
+from msgspec import Struct
 
 from backupd.archive import Member
 from backupd.consistency.redis_server import HINT, RedisServer
@@ -28,8 +29,7 @@ _KILLED = 128
 _IDENTITY = re.compile(r"^(\d+) (\d+-\d+-\d+ \d+:\d+:\d+)(?:\.(\d{9}))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """The file that was checked: size, time of its last change in nanoseconds, and how exact that is."""
 
     size: int

@@ -11,7 +11,8 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupd.archive import Member
 from backupd.consistency.redis_server import HINT, RedisServer
@@ -24,8 +25,7 @@ _WITH_PREAMBLE = 4
 _DIRECTORY_MODE = 0o755
 
 
-@dataclass(frozen=True, slots=True)
-class RedisFiles:
+class RedisFiles(Struct, frozen=True):
     """Paths from the root. `aof_name` is None without append-only file, `aof_directory` nor before Redis 7."""
 
     directory: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupd.consistency.redis_access import Access, accesses, directives_of
 from backupd.errors import EngineUnavailable, SourceError
@@ -27,8 +28,7 @@ class Refusal(SourceError):  # noqa: N818  (reads as what it is)
     hint = HINT
 
 
-@dataclass(frozen=True, slots=True)
-class RedisServer:
+class RedisServer(Struct, frozen=True):
     """A server that answers. Each question is a command in its container, some 50 ms."""
 
     services: Services

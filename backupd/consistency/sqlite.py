@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from backupd.archive import Part, Splice
 from backupd.consistency.remote import program
@@ -68,8 +69,7 @@ class SqliteStrategy:
         return _SqliteReading(self._runtime, source)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copied:
+class _Copied(Struct, frozen=True):
     """What became of the databases: paths that were copied, and what there is to say of some, damaged ones apart."""
 
     paths: tuple[str, ...]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
+
+from msgspec import Struct
 
 from backupd.errors import SourceError
 from backupd.runtime import Runtime
@@ -28,8 +29,7 @@ find . -path './.backupd-*' -prune -o -newerct "@$1" -print0 | head -z -n {_MOST
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(Struct, frozen=True):
     """Looks for what has changed since `begin`. `since` None: the tools at hand cannot tell.
 
     Costs a helper at either end, and a look at every file's inode.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 _TOLERATED_SECONDS = 60.0
 
 
-@dataclass(slots=True)
-class ClockWatch:
+class ClockWatch(Struct):
     """Compares the clock with one that is never set and stands still while the machine sleeps."""
 
     time: datetime

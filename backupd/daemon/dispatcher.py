@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
 
 from loguru import logger
+from msgspec import Struct
 
 from backupd.daemon.messages import Task, failure
 from backupd.daemon.orders import Order
@@ -23,8 +23,7 @@ from backupd.status import Activity
 from backupd.words import duration, size
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
+class Handed(Struct, frozen=True):
     """What goes on to every run besides its configuration: see Task."""
 
     identity: Path | None = None

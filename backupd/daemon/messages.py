@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal
 
 import msgspec
+from msgspec import Struct
 
 from backupd.errors import BackupdError, Interrupted, PartialFailure, RunSkipped
 from backupd.history import Run
@@ -17,8 +17,7 @@ from backupd.settings import Settings
 from backupd.settings.schedules import Overlap
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """What is to be done. `prepare`: recover, and tell when plans ran last. `level` goes before the settings' own."""
 
     what: Literal["run", "prepare"]
@@ -29,7 +28,7 @@ class Task:
     level: str | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(Struct, frozen=True, kw_only=True):
     """The run with its figures, what it ended with, and for `prepare` when each plan's newest snapshot was taken."""
 
     run: Run

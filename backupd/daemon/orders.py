@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar
 
 from backupd.agenda import called
 from backupd.history import RunKind, Trigger
+from backupd.records import Discreet
 from backupd.settings import Settings
 from backupd.settings.schedules import Overlap
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Order:
+class Order(Discreet, frozen=True, eq=False):
     """A run with the configuration that it was ordered under. `since` is when that was.
 
     Two orders can't be carried out at one time if one has exclusively what the other has at all.
     """
+
+    _hidden: ClassVar = ("settings",)
 
     kind: RunKind
     plan: str | None
     trigger: Trigger
     overlap: Overlap
     since: datetime
-    settings: Settings = field(repr=False)
+    settings: Settings
     exclusive: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Self
+
+from msgspec import Struct
 
 Act = Literal["abort", "kill"]
 
@@ -11,8 +12,7 @@ _LONGEST_ABORT_SECONDS = 30.0
 _GIVE_UP_SECONDS = 5.0
 
 
-@dataclass(slots=True)
-class Stopping:
+class Stopping(Struct):
     """When runs are aborted and killed, by a clock that is never set."""
 
     abort_at: float

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from backupd.agenda import Entry, agenda
 from backupd.daemon.dispatcher import Handed
@@ -30,8 +31,7 @@ class Watching(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """`load` reads the configuration (ConfigError), `log` applies what it says of the log."""
 
     load: Callable[[], Settings]

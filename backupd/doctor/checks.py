@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupd.consistency import with_enabled
 from backupd.doctor import engine, machine, plans, repositories, runs, stores, volumes
@@ -18,8 +19,7 @@ from backupd.runtime import Runtime
 from backupd.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Patient:
+class Patient(Struct, frozen=True):
     """A deployment. `identity` is the secret key file that this process was given, if any."""
 
     settings: Settings

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from backupd.doctor.result import Result
 from backupd.doctor.stores import open_repository
@@ -25,8 +26,7 @@ _RUN_TAKES = timedelta(hours=2)
 """How long after its time, jitter aside, a run may not be there yet without a word."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """What a store was seen to hold."""
 
     store: str

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from backupd.errors import BackupdError
 
 Level = Literal["ok", "note", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What was found of a subject, and what to do about it.
 
     `error`: backups or restores fail, or something that was configured does not hold. `warning`: they work, and will
@@ -25,8 +25,7 @@ class Result:
     advice: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Something to look at. `run` yields results as it finds them, and raises what keeps it from looking on."""
 
     area: str
@@ -34,8 +33,7 @@ class Check:
     run: Callable[[], Iterable[Result]]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A result and the area that it belongs to."""
 
     area: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from backupd.browse import archive_of
 from backupd.drill.compare import compare, previous
@@ -35,8 +36,7 @@ from backupd.sandbox import Sandbox, drill_directory, remove_directory
 OptionsOf = Callable[[str], DrillOptions]
 
 
-@dataclass(frozen=True, slots=True)
-class DrillRequest:
+class DrillRequest(Struct, frozen=True):
     """What is to be drilled: these volumes of the snapshot, all of them if there are none named.
 
     `spec` and `options` tell what the configuration says of a volume; of one that is not in it any more, the defaults.

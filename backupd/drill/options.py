@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from backupd.model import MIB
 from backupd.sandbox import Limits
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """A command to run in a copy, and what is expected of it.
 
     `service` None: in every copy that uses the volume. `expect` is a regular expression to be found in its output.
@@ -23,8 +22,7 @@ class Check:
     timeout_seconds: float = 60
 
 
-@dataclass(frozen=True, slots=True)
-class DrillOptions:
+class DrillOptions(Struct, frozen=True):
     """How a volume is drilled.
 
     `start`: copies of services are started, those of `services` or, if that is empty, all that write to the volume.

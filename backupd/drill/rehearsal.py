@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from backupd.drill.probes import OutOfTime, Results, Subject, probe_for, run_checks, without_secrets
 from backupd.drill.scratch import Scratch, sizes
@@ -24,8 +25,7 @@ _COMPLAINT = re.compile(r"(?i)\b(error|fatal|panic|corrupt\w*|short read|truncat
 _TOO_EARLY = re.compile(r"the database system is (starting up|not (yet )?accepting connections|in recovery mode)")
 
 
-@dataclass(slots=True)
-class Rehearsed:
+class Rehearsed(Struct):
     """What came of one service, and which volumes it has. `asked`: it came up, so that it could be asked."""
 
     service: Service
@@ -40,8 +40,7 @@ class Rehearsed:
         return frozenset({self.service.name, self.service.service or self.service.name})
 
 
-@dataclass(slots=True)
-class Cast:
+class Cast(Struct):
     """The services of a drill, those that others depend on first, with the volumes that they use, by name."""
 
     parts: list[tuple[Service, list[Scratch]]] = field(default_factory=list)

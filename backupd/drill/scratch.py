@@ -8,10 +8,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from backupd.archive import Member
 from backupd.archive.pieces import PieceReader
@@ -28,8 +29,7 @@ from backupd.sandbox import Sandbox
 _BESIDE = ("", "-wal", "-journal")
 
 
-@dataclass(slots=True)
-class Scratch:
+class Scratch(Struct):
     """One volume of the drill: `volume` takes the place of `source`. `databases` are SQLite's, by path, with sizes."""
 
     archive: Archive

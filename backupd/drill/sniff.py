@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from backupd.archive import Member
 from backupd.repository import Range, spans
@@ -19,8 +20,7 @@ _SMALLEST_PAGE = 512
 _WINDOW = 16 * 1024
 
 
-@dataclass(slots=True)
-class Sniffer:
+class Sniffer(Struct):
     """Wraps a tar stream; `found` holds the databases by path, with their sizes, when it has ended.
 
     Memory: one window of 16 KiB and what is found.

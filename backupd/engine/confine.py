@@ -16,10 +16,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 
@@ -48,8 +49,7 @@ _SETTINGS = ("ld.so.cache", "ld.so.preload", "passwd", "group", "nsswitch.conf",
 _MUSL_SETTINGS = "ld-musl-*.path"
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
+class Programs(Struct, frozen=True):
     """What some jobs run, where its files are besides the system's, and a command that tells whether it runs at all."""
 
     jobs: str

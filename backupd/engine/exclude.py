@@ -8,16 +8,16 @@ putting `./` before it, and a name must not match the `.` that every member name
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from backupd.errors import SourceError
 
 STAGING = ("./.backupd-restore-*", "./.backupd-old-*", "./.backupd-clone-*")
 
 
-@dataclass(frozen=True, slots=True)
-class Excludes:
+class Excludes(Struct, frozen=True):
     """`names` match at any depth, `paths` from the root and begin with `./`."""
 
     names: tuple[str, ...]

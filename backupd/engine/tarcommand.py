@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from backupd.engine.exclude import translate
 from backupd.errors import SourceError
@@ -44,8 +45,7 @@ exec tar -c -f - "$@"
 _ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalTar:
+class LocalTar(Struct, frozen=True):
     """A tar as it was found. `excludes` is False for a BusyBox that was built without `--exclude`, as Debian's is."""
 
     tool: Tool

@@ -7,10 +7,11 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from backupd.engine.confine import PYTHON, confinement
 from backupd.engine.tarcommand import ENVIRONMENT, refuse_outside
@@ -21,8 +22,7 @@ SUBDIRECTORY_MODE = 0o700
 _PASSED = frozenset({"PATH", "HOME", "TMPDIR", "PYTHONHOME", "PYTHONPATH"})
 
 
-@dataclass(frozen=True, slots=True)
-class Within:
+class Within(Struct, frozen=True):
     """Descriptors of the volume's root and of a directory in it, good while the block that made them lasts."""
 
     root: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupd.drill.operation import DrillRequest, OptionsOf, drill
 from backupd.drill.options import DrillOptions
@@ -16,8 +17,7 @@ from backupd.runs import Draft
 from backupd.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Drilled:
+class Drilled(Struct, frozen=True):
     """What a drill found, and why its record is not with the snapshot, if it is not."""
 
     record: DrillRecord

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from backupd import words
 from backupd.errors import BackupdError, IntegrityError, SnapshotNotFound
 from backupd.repository import Manifest, Repository, Standing, standing_of
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """Where a snapshot is, and how it stands there."""
 
     repository: Repository

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from backupd.errors import BackupdError, NoRepository, SnapshotNotFound
 from backupd.history import History
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from backupd.observe import Observers
 
 
-@dataclass(slots=True)
-class Site:
+class Site(Struct):
     """Where jobs are done. `store_name`: use that store only. `interactive`: a person can be asked for a passphrase.
 
     `warn` is told what a user should know and `detail` what those want who asked to hear more. Not thread-safe.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Struct
 
 from backupd.errors import ObjectNotFound
 from backupd.malformed import MALFORMED
@@ -22,8 +22,7 @@ DURATION = timedelta(minutes=15)
 """How long a lease runs from when it was written or renewed. It is renewed three times as often."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """Who asks for a lease."""
 
     host: str
@@ -31,7 +30,7 @@ class Holder:
     process: int
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(Struct, frozen=True, kw_only=True):
     """A lease as stored. `begun` and `until` are the holder's clock, for people; `seconds` is what counts.
 
     `released`: the holder is done, but may not delete.
@@ -67,8 +66,7 @@ def _decode(data: bytes) -> Document:
     return _DECODER.decode(data)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """A lease that was found in a store: its objects, and what the newest of them says.
 
     `modified` is when that was written, by the store's clock. `document` None: it cannot be read, so it may be any.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupd.errors import LockedError, ObjectExists, StoreDenied, StoreError
 from backupd.lease.document import DURATION, Document, Holder, Kind, Standing, standing
@@ -19,8 +20,7 @@ from backupd.repository import layout
 _POLL_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Leases:
+class Leases(Struct, frozen=True):
     """The leases of one store.
 
     A shared lease tolerates shared ones, an exclusive one none. `directory` is where this machine marks its own;

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
+
+from msgspec import Struct, field
 
 from backupd import words
 
@@ -15,16 +16,14 @@ _CLEAR = 1.1
 """Free space has to be that much above its limit until an alert ends, lest it comes and goes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+class Space(Struct, frozen=True):
     """Bytes of a file system: free for this user, and all."""
 
     free: int
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What is known. `sizes`: plain bytes by plan and volume, newest first. `good`: when a plan last did all it should.
 
     `known` is since when a plan is watched, for those that never did. `space` None: it could not be asked.
@@ -36,16 +35,14 @@ class Facts:
     space: Mapping[str, Space | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class SizeLimits:
+class SizeLimits(Struct, frozen=True):
     """Shares of the usual size: 0.5 is half as much again, or half gone. None: no limit."""
 
     shrink: float | None = 0.5
     grow: float | None = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What is still right. `sizes` by plan and volume; volumes below `smallest_bytes`, then and now, have no limits.
 
     The usual size is the median of `compare_with` runs before the newest. `ages` by plan; None: no limit.
@@ -60,8 +57,7 @@ class Limits:
     free_share: float = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """One thing that is watched. `unknown` and `nearly` (well, but barely) leave an alert as it is."""
 
     alert: AlertName

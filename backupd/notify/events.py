@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from backupd import words
 from backupd.history import Run, RunKind
@@ -23,8 +24,7 @@ _VERBS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """`summary` is one line, `details` the lines below it. `ended` is what a recovery is the end of."""
 
     name: EventName

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from backupd.errors import DeliveryFailed
 from backupd.history import Run, RunKind
@@ -20,8 +21,7 @@ class Receiver(Protocol):
     def send(self, event: EventName, title: str, body: str) -> None: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A receiver, and what it wants: `plans` and `kinds` empty: all of them."""
 
     name: str
@@ -40,8 +40,7 @@ class Target:
         return event.name in on and (event.ended is None or event.ended in on)
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(Struct, frozen=True):
     """`plans` has, by plan, what is told instead of what targets want; `manual`: whether runs by hand are told, too."""
 
     plans: Mapping[str, frozenset[EventName]] = field(default_factory=dict)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
+
+from msgspec import Struct, field
 
 from backupd.errors import DeliveryFailed
 
@@ -17,15 +18,13 @@ Send = Callable[[], None]
 Done = Callable[[DeliveryFailed | None], None]
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(Struct):
     what: str
     send: Send
     done: Done
 
 
-@dataclass(slots=True)
-class _Lane:
+class _Lane(Struct):
     waiting: deque[_Item] = field(default_factory=deque)
     sending: _Item | None = None
     thread: threading.Thread | None = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from backupd.errors import DeliveryFailed
 from backupd.history import Run
@@ -23,8 +24,7 @@ _NAMESPACE = uuid.UUID("6f2c1f0e-94a5-4bb1-a3a0-5ed4cc9d6a51")
 Signal = Literal["start", "success", "failure"]
 
 
-@dataclass(frozen=True, slots=True)
-class PingUrls:
+class PingUrls(Struct, frozen=True):
     """Where a plan's runs are announced; None: not at all. `with_id` adds `rid`, which tells runs apart.
 
     URLs are secrets: whoever has one can pretend that all is well.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from string import Template
+
+from msgspec import Struct
 
 from backupd import words
 from backupd.notify.events import Event
@@ -32,8 +33,7 @@ def check_template(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(Struct, frozen=True):
     """The templates, and what does not change from event to event."""
 
     title: str = TITLE

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupd.errors import BackupdError, LockedError, StoreDenied, StoreError
 from backupd.immutability import Extended, extend_locks
@@ -24,8 +26,7 @@ _PARALLEL_DELETES = 8
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """What was done: ids of the snapshots that are gone, objects and bytes that are, and what the store kept.
 
     `left` are the keys that the store refused to delete. `renewed` locks of what stays were extended, `unlocked` is
@@ -93,8 +94,7 @@ def _note_the_unverified(
                 runtime.progress.note(f"the check of snapshot {manifest.short_id} is not noted: {exc}")
 
 
-@dataclass(slots=True)
-class _Removal:
+class _Removal(Struct):
     """The deletes, each of them under a lease that has not run out."""
 
     repository: Repository

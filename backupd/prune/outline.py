@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupd.errors import BackupdError
 from backupd.model import ObjectInfo
@@ -19,8 +21,7 @@ _WITHDRAWN_FOR = timedelta(days=30)
 _LEASES_FOR = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class PruneRequest:
+class PruneRequest(Struct, frozen=True):
     """What was asked for: what `rules` make superfluous, of one `plan` only if given; or the snapshots of these `ids`.
 
     The ids are whole.
@@ -36,8 +37,7 @@ class PruneRequest:
         return self.plan is None and not self.ids
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
+class Outline(Struct, frozen=True):
     """What goes and what stays, newest first.
 
     `unreadable` are the ids of manifests that can't be read, `damage` what is wrong with them; those of `dropped`

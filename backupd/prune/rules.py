@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupd.model import KeepPolicy
 from backupd.repository import Manifest
@@ -13,8 +15,7 @@ from backupd.retention import Decision, decide, zone
 Verdict = Decision[Manifest]
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The rules of one store.
 
     `plans` has every plan of the configuration: its policy here (None: all are kept) and its time zone. Safety

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from blake3 import blake3
+from msgspec import Struct, field
 
 from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, SnapshotNotFound
 from backupd.ports import Store
@@ -18,8 +18,7 @@ from backupd.trust import Candidate, Trust, missing_error
 _PARALLEL_READS = 8
 
 
-@dataclass(slots=True)
-class Survey:
+class Survey(Struct):
     """All snapshots, newest first; what is wrong with others; those that are gone, with their times."""
 
     manifests: list[Manifest] = field(default_factory=list)

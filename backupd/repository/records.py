@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 from backupd.errors import IntegrityError, SourceError, StoreDenied, StoreFull
 from backupd.ports import Store
@@ -22,8 +23,7 @@ class RecordDoubted(IntegrityError):  # noqa: N818  (reads as what it is)
     """A record was not made by anybody who is believed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(Struct, frozen=True):
     """Of the repository with that id, which need not be open.
 
     `directory` is where this machine keeps what stores do not take, by repository; None: nowhere.

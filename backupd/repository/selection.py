@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from backupd.archive import Member
 from backupd.errors import SourceError, UsageError
@@ -13,8 +14,7 @@ from backupd.errors import SourceError, UsageError
 Range = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Plain ranges of the stream, sorted and merged, that together are a tar of the wanted members.
 
     With them come the directories above, for their owners and modes, and the files that wanted hard links lead to.

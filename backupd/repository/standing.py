@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from backupd.repository.checkrecord import CheckRecord
 from backupd.repository.drillrecord import DrillRecord
@@ -12,8 +13,7 @@ from backupd.repository.drillrecord import DrillRecord
 State = Literal["good", "unverified", "damaged"]
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """The state, and what it comes from: `check`, the drill, both or neither.
 
     `damaged` has the check that speaks against a volume, by the volume's name.

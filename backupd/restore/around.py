@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupd.errors import VolumeInUse
 from backupd.model import PROJECT_LABEL
@@ -12,8 +13,7 @@ from backupd.restore.target import RestoreRequest, Step
 from backupd.services import Service, Services
 
 
-@dataclass(frozen=True, slots=True)
-class Around:
+class Around(Struct, frozen=True):
     """Containers that run (or are paused, or crash again and again).
 
     `users` says who mounts which volume. `stopped` are to be stopped for the restore, dependants first, and started in

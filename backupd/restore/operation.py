@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from backupd.backup import take_snapshot
 from backupd.errors import BackupdError, ServiceUnhealthy, SourceError, VolumeFull
@@ -21,8 +22,7 @@ from backupd.runtime import Runtime
 SAFETY_PLAN = "safety"
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreResult:
+class RestoreResult(Struct, frozen=True):
     """What was restored, and the safety snapshot that was taken first, if there was anything to save.
 
     `away_seconds` has the services that were stopped, by container, from their stop until they were well again;

@@ -6,10 +6,11 @@ All of it is renames inside the volume, done by `swap.sh` through the engine, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Literal
+
+from msgspec import Struct
 
 from backupd.errors import SourceError
 from backupd.model import KIB, Volume
@@ -18,8 +19,7 @@ from backupd.ports import Engine
 Holds = Literal["old", "new"]
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What a volume looks like before a restore: whether it holds anything, room left, and interrupted restores."""
 
     empty: bool
@@ -28,8 +28,7 @@ class Survey:
     interrupted: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(Struct, frozen=True):
     """One restore into one volume; `id` is the name of its staging directory.
 
     Order of calls: prepare, extract into `staging`, ready, swap, then finish or undo. `undo` may be called in every

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupd.errors import (
     SnapshotNotFound,
@@ -26,8 +27,7 @@ _WRONG = ("sparse", "long-name")
 _LOST = ("xattr", "acl", "nanoseconds")
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreRequest:
+class RestoreRequest(Struct, frozen=True):
     """What was asked for. `volumes` empty means all of the snapshot's; `paths` are normalized.
 
     `stop`: containers that use the volumes are stopped and started again; else it is an error if there are any.
@@ -48,8 +48,7 @@ class RestoreRequest:
     project: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One volume of a restore: from which archive, to where.
 
     `survey` is None for a volume that is yet to be created.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
+
+from msgspec import Struct, field
 
 from backupd.model import TarReport, Volume
+from backupd.records import Discreet
 
 State = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 Health = Literal["healthy", "unhealthy", "starting", "running", "gone"]
@@ -15,8 +17,7 @@ Health = Literal["healthy", "unhealthy", "starting", "running", "gone"]
 ALIVE: frozenset[State] = frozenset({"running", "paused", "restarting"})
 
 
-@dataclass(frozen=True, slots=True)
-class MountPoint:
+class MountPoint(Struct, frozen=True):
     """Where a container has a volume: `source` is the volume's name for kind `volume`, else a path on the host."""
 
     kind: str
@@ -25,8 +26,7 @@ class MountPoint:
     writable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Discreet, frozen=True):
     """A container. `image` is what it was started by, `image_id` what that was then.
 
     `depends_on` holds names of services of the same Compose project, `restarts_with` those of them that it asks to be
@@ -35,6 +35,12 @@ class Service:
     another one, another run. `restarts` counts what the engine did by itself since. `orchestrator` is who else starts
     and stops it, such as Swarm.
     """
+
+    _hidden: ClassVar = (
+        "labels",
+        "environment",
+        "command",
+    )
 
     id: str
     name: str
@@ -47,9 +53,9 @@ class Service:
     depends_on: tuple[str, ...] = ()
     restarts_with: tuple[str, ...] = ()
     user: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict, repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    command: tuple[str, ...] = field(default=(), repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
     has_health_check: bool = False
     removed_when_stopped: bool = False
     started_at: str = ""
@@ -72,8 +78,7 @@ class Service:
         return not mounts or any(mount.writable for mount in mounts)
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(Struct, frozen=True):
     """How a command in a container ended. Bounded: at most 1 MiB of each stream is kept."""
 
     exit_code: int

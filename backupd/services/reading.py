@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
+
+from msgspec import Struct, field
 
 from backupd.model import TarReport, Volume, VolumeSpec
 from backupd.services.containers import TarStream
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A volume about to be read.
 
     `first`: storing will take long, since no earlier archive is there to build on, or the last one had much to add.
@@ -24,8 +24,7 @@ class Source:
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a volume was read: in words for the manifest, the moment that its data are of, seconds that services stood.
 
     `moment` None: of no one moment, since it was read while it could be written. `trouble` is what went wrong although
@@ -74,8 +73,7 @@ class Strategy(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """How a volume is to be read and why. `spec` is the configuration's, completed by what labels say."""
 
     spec: VolumeSpec

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from backupd.settings.errors import Key, Problem
 from backupd.settings.layers import Layer, Tree
@@ -24,8 +25,7 @@ _FILE = "_file"
 _MOST_SECRET_BYTES = 64 * 1024
 
 
-@dataclass
-class _Reader:
+class _Reader(Struct):
     root: Node
     files: Tree
     directory: Path

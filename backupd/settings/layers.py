@@ -6,10 +6,11 @@ Mappings are merged key by key, everything else is replaced. A null takes the ke
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -18,8 +19,7 @@ from backupd.settings.errors import Key
 Tree = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """A tree of values. `source` is the file they come from; `sources` says so key by key for the environment."""
 
     tree: Tree

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupd.settings.environment import CONFIG_VARIABLE, PREFIX, read_environment
 from backupd.settings.errors import Problem, SettingsError
@@ -49,8 +51,7 @@ def load_settings(path: Path | None = None, environment: Mapping[str, str] | Non
     raise SettingsError(_masked(problem, secrets) for problem in problems)
 
 
-@dataclass
-class _Files:
+class _Files(Struct):
     """The files' layers, base first. Not `readable`: one of them is no YAML, so the rest cannot be judged."""
 
     directory: Path

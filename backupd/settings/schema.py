@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from msgspec import Struct, field
 from pydantic import BaseModel, SecretStr
 
 from backupd.settings.errors import Key
@@ -15,8 +15,7 @@ from backupd.settings.types import PathMark
 Kind = Literal["group", "table", "union", "list", "value"]
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One place in the tree.
 
     A `group` has known keys (`fields`), a `table` entries of any name (`entry`), a `union` is one of several groups

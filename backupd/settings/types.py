@@ -6,12 +6,12 @@ A parser raises ValueError with the whole message. `format_*` is the inverse: wh
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from msgspec import Struct
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, SecretStr
 
 from backupd.model import FullEvery
@@ -35,8 +35,7 @@ RESERVED_PLANS = frozenset({"safety", "import", "latest", "all"})
 """Names that mean something else where a plan's name may stand."""
 
 
-@dataclass(frozen=True, slots=True)
-class PathMark:
+class PathMark(Struct, frozen=True):
     """Marks a path that is relative to the configuration's directory. `only_engine`: with that engine only."""
 
     only_engine: str | None = None

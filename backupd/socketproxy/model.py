@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 OWNED_LABEL = "backupd.proxy"
 """On everything that is created through a proxy; its value is the project. Nobody but the proxy sets it."""
@@ -13,8 +14,7 @@ Found = Mapping[str, Any]
 """What the Engine says of a thing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """Whose things may be touched. `volumes` and `containers` are names besides those of the project.
 
     `paths` are the directories of the host that are backed up; `helper_images` what helpers are made from;
@@ -49,8 +49,7 @@ class Facts(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(Struct, frozen=True):
     """A request to the Engine, written anew from what was understood: no byte of the client's is passed on unread.
 
     `stream`: the connection is taken over and carries raw bytes both ways afterwards.
@@ -62,8 +61,7 @@ class Allowed:
     stream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Why not. 404 is for things that are not there, which the client may want to know."""
 
     reason: str

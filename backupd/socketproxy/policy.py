@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+
+from msgspec import Struct
 
 from backupd.engine.docker.helper import OWNER_LABEL
 from backupd.model import PROJECT_LABEL
@@ -23,8 +24,7 @@ _NUMBER = matches(r"-?[0-9]{1,10}")
 _FILTERS = {"label", "status", "volume", "name"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     """A request that matched a line of the table."""
 
     things: Things

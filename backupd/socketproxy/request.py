@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
+
+from msgspec import Struct
 
 HEAD_BYTES = 16 * 1024
 BODY_BYTES = 1024 * 1024
@@ -24,8 +25,7 @@ class BadRequest(Exception):  # noqa: N818
     """Not a request that can be understood in one way only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request in parts. `version` is the prefix that the client chose, such as `/v1.41`, or nothing."""
 
     method: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from random import Random
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupd.errors import BackupdError, IntegrityError, NoRepository, SnapshotNotFound, StoreDenied
 from backupd.known import KnownRepositories
@@ -42,8 +44,7 @@ def verify(
     return Verified(tuple(replace(one, error=None) if one.absent else one for one in ordered))
 
 
-@dataclass(slots=True)
-class _Visit:
+class _Visit(Struct):
     """All stores: what was found in each, by name; `lost` are those whose own document is damaged or gone."""
 
     request: VerifyRequest
@@ -120,8 +121,7 @@ def _here(store: str, problem: BackupdError) -> str:
     return str(problem).removeprefix(f"{store}: ")
 
 
-@dataclass(slots=True)
-class _Check:
+class _Check(Struct):
     """One store."""
 
     repository: Repository

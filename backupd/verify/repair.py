@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from blake3 import blake3
+from msgspec import Struct, field
 
 from backupd.errors import BackupdError, IntegrityError, ObjectNotFound, RepositoryError, StoreDenied, StoreError
 from backupd.lease import Lease, commit
@@ -19,8 +19,7 @@ from backupd.repository import HashedWriter, Manifest, ObjectRef, Repository, la
 from backupd.runtime import Runtime
 
 
-@dataclass(frozen=True, slots=True)
-class Repaired:
+class Repaired(Struct, frozen=True):
     """Keys that were replaced, with the store that the copy is from; those that are as they were, and why.
 
     `backupd.json` is its own store's: this machine remembers what it said.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from backupd.errors import BackupdError, IntegrityError, PartialFailure
 from backupd.repository import Manifest, Standing
@@ -11,8 +12,7 @@ from backupd.verify.repair import Repaired
 from backupd.verify.verifier import Finding
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyRequest:
+class VerifyRequest(Struct, frozen=True):
     """What is to be checked: one `snapshot` (id, prefix or `latest`), those of a `plan`, or all.
 
     `fraction` of the data is read: see Verifier. `keyless`: what there is no key for is hashed as it is stored, instead
@@ -26,8 +26,7 @@ class VerifyRequest:
     repair: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StoreVerified:
+class StoreVerified(Struct, frozen=True):
     """What was found in one store. `problems`, in words, are what is wrong now, after `repaired` if it was.
 
     `suspects` are the snapshots that are damaged, `standings` what is known of each by now. `error`: it could not be
@@ -52,8 +51,7 @@ class StoreVerified:
         return sum(finding.read for finding in self.findings)
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """What was found in all stores."""
 
     stores: tuple[StoreVerified, ...]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from random import Random
 from threading import Lock
 
 from blake3 import blake3
+from msgspec import Struct, field
 
 from backupd.archive import ChunkRef, Member, TarWalker
 from backupd.errors import IntegrityError, KeyMissing
@@ -15,8 +15,7 @@ from backupd.ports import Progress
 from backupd.repository import Archive, CheckKind, Manifest, ObjectRef, Repository, read_pieces
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What verification found of one archive: `problem` None is a clean bill. `read` are bytes: see VolumeCheck."""
 
     snapshot: str
@@ -62,8 +61,7 @@ class _ObjectHashes:
         return self._states[key][0].hexdigest()
 
 
-@dataclass(slots=True)
-class Verifier:
+class Verifier(Struct):
     """Checks archives of one repository, oldest first; a chunk that several archives share is read once.
 
     `fraction` of the chunks is read: 0 looks at sizes and reads indexes and file lists only, 1 reads everything,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec import Struct, field
 
 from backupd.history import History
 from backupd.notify.alerts import Raised
@@ -13,8 +14,7 @@ from backupd.repository import DrillRecord, Manifest, Standing
 from backupd.status import StatusSource
 
 
-@dataclass(frozen=True, slots=True)
-class PlanFacts:
+class PlanFacts(Struct, frozen=True):
     """A plan as configured. `max_age`: how old its last success may become."""
 
     name: str
@@ -25,8 +25,7 @@ class PlanFacts:
     max_age: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreContent:
+class StoreContent(Struct, frozen=True):
     """What a store held at `time`: snapshots newest first, how each stands by its records, objects and their bytes.
 
     `marks` are the keys that it was read from, `machine` is this one's public key at that time, None before it had one.
@@ -52,16 +51,14 @@ class StoreContent:
         return sorted(found, key=lambda drill: drill.time)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreState:
+class StoreState(Struct, frozen=True):
     """The last look that worked, and what went wrong with a later one."""
 
     content: StoreContent | None = None
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(Struct, frozen=True):
     """All that is served. What `stores`, `alerts`, `spaces` and `deliveries` return is at hand: none of them waits.
 
     `deliveries` counts by receiver and outcome, `spaces` is free space by place.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.model import KeepPolicy, VolumeSpec
 from backupd.prune.outline import PruneRequest

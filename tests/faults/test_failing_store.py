@@ -7,11 +7,11 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.backup import BackupResult, back_up
 from backupd.drill.operation import DrillRequest, drill

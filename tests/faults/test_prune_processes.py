@@ -7,11 +7,11 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.errors import LockedError
 from backupd.model import FullEvery, KeepPolicy, VolumeSpec

@@ -11,11 +11,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.errors import BackupdError, StoreUnavailable
 from backupd.model import FullEvery, KeepPolicy, VolumeSpec

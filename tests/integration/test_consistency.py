@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+from msgspec.structs import replace
 
 from backupd.backup import back_up
 from backupd.engine import DockerEngine

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.crypto import Identities, PassphraseNeeded, Recipients, new_identity, parse_identities
 from backupd.indexcache import IndexCache

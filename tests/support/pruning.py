@@ -7,11 +7,12 @@ import random
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from backupd.archive import ChunkerParameters
 from backupd.model import FullEvery, KeepPolicy

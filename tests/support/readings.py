@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from backupd.model import MIB, TarReport, Volume, VolumeSpec
 from backupd.ports import Engine

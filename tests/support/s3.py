@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from msgspec import structs
 
 from backupd.model import LockPolicy
 from backupd.ports import Clock, Store
@@ -182,7 +183,7 @@ def shared_clients() -> Callable[..., S3Client]:
         return honest(options, checksums=checksums)
 
     honest = s3_client._make_client
-    return lambda options, *, checksums: make(replace(options, prefix=""), checksums=checksums)
+    return lambda options, *, checksums: make(structs.replace(options, prefix=""), checksums=checksums)
 
 
 @pytest.fixture(params=STORE_KINDS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from backupd.errors import SourceError
 from backupd.model import Volume
@@ -83,7 +85,7 @@ class FakeServices(NoServices):
         self._note(f"{verb} {service.name}")
         if service.id not in self.containers:
             raise SourceError(f"there is no container {service.name}")
-        self.containers[service.id] = replace(self.containers[service.id], state=state)  # type: ignore[arg-type]
+        self.containers[service.id] = replace(self.containers[service.id], state=state)
 
     def _note(self, act: str) -> None:
         self.acts.append(act)

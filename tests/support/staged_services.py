@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from backupd.errors import SourceError
 from backupd.model import Volume
@@ -67,7 +69,7 @@ class FakeServices:
         if service.id not in self.all:
             raise SourceError(f"no such container: {service.name}")
         self.acts.append(f"{verb} {service.name}")
-        self.all[service.id] = replace(self.all[service.id], **facts)  # type: ignore[arg-type]
+        self.all[service.id] = replace(self.all[service.id], **facts)
 
     def stop(self, service: Service) -> None:
         assert self.all[service.id].state != "paused", "frozen, it would be killed after its timeout"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.backup import back_up
 from backupd.errors import EngineUnavailable, SourceError
@@ -38,7 +38,7 @@ def services(place: Place) -> FakeServices:
 
 def plan(place: Place, **changes: object) -> Plan:
     spec = replace(place.spec(), pre=(PRE,), post=(POST,), consistency="pause", said=frozenset({"consistency"}))
-    return replace(place.plan, volumes=(spec,), **changes)  # type: ignore[arg-type]
+    return replace(place.plan, volumes=(spec,), **changes)
 
 
 def test_around_the_standstill(place: Place, services: FakeServices) -> None:

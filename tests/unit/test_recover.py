@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.engine import MountedEngine
 from backupd.errors import LockedError, SourceError

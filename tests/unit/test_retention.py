@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from backupd.model import KeepPolicy
 from backupd.retention import Decision, decide
@@ -222,8 +223,8 @@ def test_one_more_rule_never_removes_more(
     rule = data.draw(st.sampled_from(rules))
     proven = {s.id for s in snapshots if data.draw(st.booleans())}
     added: dict[str, Any] = {rule: (getattr(policy, rule) or 0) + data.draw(st.integers(1, 4))}
-    more = replace(policy, **added)
-    wider = replace(policy, within=(policy.within or timedelta()) + HOURS)
+    more = structs.replace(policy, **added)
+    wider = structs.replace(policy, within=(policy.within or timedelta()) + HOURS)
     stay = kept(decide(snapshots, policy, NOW, zone, proven))
     assert stay <= kept(decide(snapshots, more, NOW, zone, proven))
     assert stay <= kept(decide(snapshots, wider, NOW, zone, proven))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from zoneinfo import ZoneInfo
+
+from msgspec.structs import replace
 
 from backupd.agenda import Entry
 from backupd.scheduler import Scheduler

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 from backupd.model import VolumeSpec
+from backupd.records import Discreet
 from backupd.services import Service, Services
 
 SUPERUSER = "postgres"
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Discreet, frozen=True):
     """As whom to connect. `password` None: the server was found to want none, or none is known."""
 
+    _hidden: ClassVar = ("password",)
+
     user: str
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
 
 
 def logins(services: Services, service: Service, spec: VolumeSpec) -> Iterator[Login]:

@@ -5,9 +5,8 @@ All questions are asked by commands in its own container, over TCP as the copy w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from backupd.consistency.postgres.logins import SUPERUSER, Login, logins
 from backupd.consistency.postgres.recognise import data_directories, inside
@@ -52,7 +51,7 @@ select json_build_object(
 """
 
 
-class Facts(msgspec.Struct, frozen=True):
+class Facts(Struct, frozen=True):
     """What a server says of itself. `tablespaces` are those besides the two that every cluster has."""
 
     version: int
@@ -68,8 +67,7 @@ class Facts(msgspec.Struct, frozen=True):
 _FACTS_DECODER = msgspec.json.Decoder(Facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A data directory: `directory` in the container, `prefix` in the volume (empty: its root), `owner` `uid:gid`."""
 
     service: Service
@@ -78,8 +76,7 @@ class Place:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """A server that answers, and lets `login` copy it."""
 
     place: Place
@@ -130,8 +127,7 @@ class _NoDatabase(SourceError):  # noqa: N818  (reads as what it is)
     """A database that is commonly there is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Asking:
+class _Asking(Struct, frozen=True):
     services: Services
     place: Place
     host: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupd.errors import SourceError
 
@@ -11,8 +12,7 @@ _CREDENTIALS = "set `user` and `password` of the volume in the configuration"
 _INSTEAD = "or choose `consistency: stop`"
 
 
-@dataclass(frozen=True, slots=True)
-class _Trouble:
+class _Trouble(Struct, frozen=True):
     pattern: str
     message: str
     hint: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from backupd.drill.options import DrillOptions
 from backupd.errors import SourceError
@@ -28,8 +29,7 @@ class OutOfTime(SourceError):  # noqa: N818
     """The probe used up its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """A copy that is up, with what a probe has to know. `known` is what was counted in the drill before.
 
     `command` is what it was started with, which may hold secrets.
@@ -78,8 +78,7 @@ class Subject:
         return result
 
 
-@dataclass(slots=True)
-class Results:
+class Results(Struct):
     """What probes found, in order, and what they counted."""
 
     probe: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from backupd.drill.options import Check
 from backupd.drill.probes.base import Results, Subject, said, without_secrets

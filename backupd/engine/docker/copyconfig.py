@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from backupd.model import Volume
 from backupd.sandbox import ExtraArguments, Limits
@@ -38,8 +39,7 @@ _KEPT_HOST = ("ShmSize", "Ulimits", "ReadonlyRootfs", "GroupAdd", "Sysctls", "In
 _HOSTS_OWN = ("/dev", "/proc", "/sys", "/run", "/var/run", "/var/lib/docker", "/boot")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """What a copy gets from its sandbox. `usable` says of a path on the host whether it may be mounted to be read."""
 
     name: str
@@ -51,16 +51,14 @@ class Frame:
     usable: Callable[[str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class CopyConfig:
+class CopyConfig(Struct, frozen=True):
     """What the Engine's API takes, and how the copy differs from the original."""
 
     config: dict[str, Any]
     notes: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Making:
+class _Making(Struct):
     found: Mapping[str, Any]
     frame: Frame
     notes: list[str] = field(default_factory=list)

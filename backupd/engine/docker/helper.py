@@ -6,20 +6,21 @@ import contextlib
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import docker
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
+from msgspec import Struct, field
 
 from backupd.engine.docker.connection import own_socket
 from backupd.engine.docker.options import DockerOptions
 from backupd.engine.docker.sdk import sdk_errors
 from backupd.engine.tarcommand import ENVIRONMENT
 from backupd.errors import SourceError
+from backupd.records import Discreet
 
 DATA = "/data"
 PIPES = "/pipes"
@@ -33,12 +34,13 @@ COPYING = ("CHOWN", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
 WRITING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
 
 
-@dataclass(frozen=True, slots=True)
-class HelperSpec:
+class HelperSpec(Discreet, frozen=True):
     """What a helper is to run, and on what. `command` holds the program and all its arguments.
 
     `stdin` is sent as soon as the helper runs, and must fit into a pipe.
     """
+
+    _hidden: ClassVar = ("stdin",)
 
     image: str
     command: Sequence[str]
@@ -52,11 +54,10 @@ class HelperSpec:
     network_mode: str = "none"
     environment: Mapping[str, str] = field(default_factory=dict)
     tmpfs: Mapping[str, str] = field(default_factory=dict)
-    stdin: bytes = field(default=b"", repr=False)
+    stdin: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How a helper ended."""
 
     exit_code: int

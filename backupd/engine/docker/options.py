@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from backupd.model import MIB
 
 Transport = Literal["auto", "fifo", "attach"]
 
 
-@dataclass(frozen=True, slots=True)
-class DockerOptions:
+class DockerOptions(Struct, frozen=True):
     """`pipe_directory` is the process's own corner for pipes and locks, best on a file system shared with the engine.
 
     `host` None means DOCKER_HOST, else the default socket; `project` the compose project whose volumes are meant;

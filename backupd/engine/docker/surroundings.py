@@ -6,12 +6,12 @@ import functools
 import threading
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 from docker.types import Mount
+from msgspec import Struct
 
 from backupd.engine.docker.helper import HOME_LABEL, OWNER_LABEL, PIPES, Helper, HelperSpec
 from backupd.engine.docker.images import DEFAULT_IMAGE, ensure_image
@@ -26,8 +26,7 @@ from backupd.engine.workspace import PIPE_NAME, Workspace
 from backupd.errors import EngineUnavailable, SourceError
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """What a helper that ran to its end, without a tar stream, had to say."""
 
     exit_code: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from backupd.malformed import MALFORMED
 from backupd.mark import Mark, Marks
@@ -14,7 +14,7 @@ from backupd.stores.s3.client import new_mark
 from backupd.stores.s3.options import S3Options
 
 
-class _Said(msgspec.Struct, frozen=True, kw_only=True):
+class _Said(Struct, frozen=True, kw_only=True):
     """What a claim's file says. `upload` None: it was about to be begun, or has been, and the answer was not seen."""
 
     bucket: str
@@ -26,8 +26,7 @@ class _Said(msgspec.Struct, frozen=True, kw_only=True):
 _SAID = msgspec.json.Decoder(_Said)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """One upload of this process, from before it begins to after its end."""
 
     said: _Said
@@ -49,8 +48,7 @@ class Claim:
             self.mark.close(keep=keep)
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
+class Abandoned(Struct, frozen=True):
     """What dead processes of this machine were at: names of their claims, and what these say."""
 
     names: Sequence[str]
@@ -65,8 +63,7 @@ class Abandoned:
         return any(said.upload == upload_id or (said.upload is None and said.key == key) for said in self.said)
 
 
-@dataclass(frozen=True, slots=True)
-class Living:
+class Living(Struct, frozen=True):
     """What living processes of this machine are at; None where that is just being written down."""
 
     said: Sequence[_Said | None]

@@ -8,13 +8,13 @@ import secrets
 import threading
 import zlib
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
+from msgspec import Struct
 
 from backupd import __version__
 from backupd.errors import ConfigError, ObjectNotFound, StoreError
@@ -34,8 +34,7 @@ WRITER_MARK = "backupd-write"
 """User metadata with a random mark of the write that made an object: tells one's own object from another's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a HEAD tells: the object, the mark of its write, its version (None without versioning), its lock's end."""
 
     info: ObjectInfo

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from backupd.errors import ObjectExists, StoreDenied, StoreError
 from backupd.facts import BucketFacts, Rule
@@ -29,8 +30,7 @@ _NOTHING_SET = {
 _UNKNOWN_HERE = {400, 404, 405, 501}
 
 
-@dataclass(slots=True)
-class Examination:
+class Examination(Struct):
     """One examination. Leaves nothing but what it was not allowed to remove, and the locked probe's version."""
 
     bucket: Bucket

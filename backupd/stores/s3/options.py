@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from backupd.errors import ConfigError
 from backupd.model import MIB, LockPolicy
+from backupd.records import Discreet
 from backupd.stores.keys import is_key
 
 SMALLEST_PART = 5 * MIB
@@ -17,8 +17,7 @@ LARGEST_PART = 1024 * MIB
 """S3 allows 5 GiB, but a part is held in memory, and one TLS write takes less than 2 GiB."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Options:
+class S3Options(Discreet, frozen=True, kw_only=True):
     """Everything about one bucket. What is None is left to boto3: environment, shared files, instance roles.
 
     `prefix` goes before every key, with a slash between. `endpoint_url` None means AWS. `addressing_style` `auto` is
@@ -35,14 +34,20 @@ class S3Options:
     old versions of deleted objects are removed by `versions().tidy`.
     """
 
+    _hidden: ClassVar = (
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+    )
+
     bucket: str
     prefix: str = ""
     endpoint_url: str | None = None
     region: str | None = None
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    access_key_id: str | None = field(default=None, repr=False)
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    session_token: str | None = None
     profile: str | None = None
     storage_class: str | None = None
     sse: Literal["AES256", "aws:kms"] | None = None

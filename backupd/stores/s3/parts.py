@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from backupd.errors import StoreError
 from backupd.model import MIB
 from backupd.stores.s3.options import LARGEST_PART
 
 
-@dataclass(frozen=True, slots=True)
-class PartPlan:
+class PartPlan(Struct, frozen=True):
     """Sizes in bytes of parts 1, 2, 3, …: `base` for the first `steady` parts, then doubling every `step` parts.
 
     Some services are said to want parts of one size, so where the size of the object is known beforehand they are

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from backupd.errors import ObjectExists, StoreDenied, StoreError, StoreUnavailable
 from backupd.model import StoreFacts
@@ -18,8 +19,7 @@ PROBE_PREFIX = "probe/"
 _MAY_BE_THE_CHECKSUM = {400, 411, 501}
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """What was found. `conditional_put`: a PUT with `If-None-Match: *` does not replace an object.
 
     `versioned`: the bucket keeps what is deleted or written over.

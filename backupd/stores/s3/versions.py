@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from backupd.errors import StoreDenied
 from backupd.locking import OldVersions
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from botocore.paginate import Paginator
 
 
-@dataclass(slots=True)
-class _Deleted:
+class _Deleted(Struct):
     """A key whose newest entry is a delete marker: that, older markers, and versions, all as (id, bytes)."""
 
     key: str
@@ -25,8 +25,7 @@ class _Deleted:
     versions: list[tuple[str, int]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Count:
+class _Count(Struct):
     count: int = 0
     bytes: int = 0
 

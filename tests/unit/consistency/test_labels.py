@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.consistency import choosing, with_enabled
 from backupd.consistency.choosing import Entry, choose

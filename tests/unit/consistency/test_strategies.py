@@ -7,11 +7,11 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pyfastcdc import FastCDC
 
 from backupd.errors import SourceError, StoreUnavailable

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from backupd.doctor import Check, Finding, Level, Patient, Result, all_checks, examine
 from backupd.doctor.machine import look_at_keys, look_at_state, room, skew

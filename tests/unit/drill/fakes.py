@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from backupd.drill.options import DrillOptions
 from backupd.drill.probes import Subject
 from backupd.engine import MountedEngine
@@ -69,14 +71,13 @@ def subject(services: FakeServices, **rest: Any) -> Subject:
     return Subject(services=services, **(defaults | rest))
 
 
-@dataclass
 class FakeSandbox(DirectorySandbox):
     """Directories for volumes; copies that are in the condition that `conditions` gives for their service."""
 
-    conditions: Mapping[str, Sequence[Condition]] = field(default_factory=dict)
-    copied: list[CopySpec] = field(default_factory=list)
-    started: list[str] = field(default_factory=list)
-    seen: dict[str, int] = field(default_factory=dict)
+    conditions: Mapping[str, Sequence[Condition]] = msgspec.field(default_factory=dict)
+    copied: list[CopySpec] = msgspec.field(default_factory=list)
+    started: list[str] = msgspec.field(default_factory=list)
+    seen: dict[str, int] = msgspec.field(default_factory=dict)
     lines: Sequence[str] = ()
     closed: int = 0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.engine import confine
 from backupd.engine.confine import PYTHON, TAR, confinement, unconfined, why_unconfined

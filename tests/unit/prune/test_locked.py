@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backupd.errors import StoreDenied
 from backupd.immutability import extend_locks, keep_locked
@@ -114,7 +114,7 @@ def test_prune_extends_the_locks_of_what_the_rules_keep_and_of_nothing_else(plac
 @pytest.mark.parametrize("asked", [{"plan": "nightly"}, {"ids": frozenset(["0" * 16])}])
 def test_a_prune_of_a_part_extends_nothing(place: Place, asked: dict[str, object]) -> None:
     place.clock.time += 3 * DAY
-    assert run_prune(place, replace(request(), **asked)).renewed == 0  # type: ignore[arg-type]
+    assert run_prune(place, replace(request(), **asked)).renewed == 0
 
 
 def test_a_backup_extends_what_it_builds_upon(place: Place) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupd.errors import IntegrityError, LockedError, PruneRefused, RepositoryError, StoreError
 from backupd.lease import Leases

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from backupd.errors import IntegrityError, StoreDenied
 from backupd.repository import CheckRecord, RecordDoubted, Repository, keep_check, layout, standing_of, standings

@@ -335,7 +335,7 @@ class TestRefused:
 
     def test_not_enough_room(self, place: Place, snapshot: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
         survey = Swap.survey
-        monkeypatch.setattr(Swap, "survey", lambda swap: replace(survey(swap), free_bytes=1000))
+        monkeypatch.setattr(Swap, "survey", lambda swap: structs.replace(survey(swap), free_bytes=1000))
         self.check(place, lambda: place.restore(snapshot), SourceError, "0 MiB are free.* need 1 MiB")
 
     def test_interrupted_leftovers(self, place: Place, snapshot: Manifest) -> None:

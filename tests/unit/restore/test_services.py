@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from backupd.errors import ServiceUnhealthy, SourceError, VolumeInUse
 from backupd.journal import HoldAct, Journal
@@ -287,7 +288,7 @@ class TestRefused:
     ) -> None:
         guest = a_service("guest", str(place.root("one")), project=project)
         mount = guest.mounts[0]
-        object.__setattr__(guest, "mounts", (type(mount)("volume", mount.source, "/data", writable),))
+        guest = structs.replace(guest, mounts=(type(mount)("volume", mount.source, "/data", writable),))
         services.add(a_service("db", str(place.root("one"))), guest)
         with pytest.raises(VolumeInUse, match=r"guest uses the volume and is of .*not of this project") as caught:
             place.restore(snapshot, project="shop")

@@ -28,7 +28,9 @@ def test_the_least_configuration(load: Load) -> None:
     assert settings.state_dir == Path("/var/lib/backupd")
     assert 1 <= settings.threads <= 64
     assert settings.stores["local"] == LocalStoreSettings(type="local", path=Path("/backups"))
-    assert settings.plan("default") == Plan("default", (VolumeSpec("data", volume="data"),), ("local",))
+    assert settings.plan("default") == Plan(
+        "default", (VolumeSpec("data", volume="data", said=frozenset({"volume"})),), ("local",)
+    )
     assert settings.origins["plans.default.volumes"] == "default"
 
 
@@ -44,7 +46,13 @@ def test_a_plan_as_the_model_has_it(load: Load) -> None:
     text += (
         "plans: {n: {volumes: [data], stores: [local], compression: gzip, compression_level: 9, full_every: never}}\n"
     )
-    spec = VolumeSpec("data", volume="data", optional=True, exclude=("*.log", "a/b"))
+    spec = VolumeSpec(
+        "data",
+        volume="data",
+        optional=True,
+        exclude=("*.log", "a/b"),
+        said=frozenset({"volume", "optional", "exclude"}),
+    )
     assert load(text).plan("n") == Plan("n", (spec,), ("local",), Compression("gzip", 9), FullEvery(None))
 
 
@@ -123,7 +131,7 @@ def test_paths_are_relative_to_the_configuration(tmp_path: Path, monkeypatch: py
     assert settings.state_dir == directory / "state"
     assert settings.stores["local"] == LocalStoreSettings(type="local", path=tmp_path / "backups")
     assert show(settings)["stores"]["far"]["ca_bundle"] == str(directory / "ca.pem")
-    assert settings.volume_spec("data") == VolumeSpec("data", path=str(directory / "data/x"))
+    assert settings.volume_spec("data") == VolumeSpec("data", path=str(directory / "data/x"), said=frozenset({"path"}))
     assert settings.docker.pipe_dir == directory / "pipes"
 
 
@@ -133,7 +141,7 @@ def test_the_mounted_engine_takes_directories_only(load: Load, problems: Problem
         " mounted at as path (and `volume: null`, if another file sets it)"
     ]
     settings = load(MINIMAL, "engine: mounted\nvolumes: {data: {volume: null, path: /mnt/data}}\n")
-    assert settings.volume_spec("data") == VolumeSpec("data", path="/mnt/data")
+    assert settings.volume_spec("data") == VolumeSpec("data", path="/mnt/data", said=frozenset({"path"}))
 
 
 @pytest.mark.parametrize(

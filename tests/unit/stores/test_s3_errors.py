@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
 from backupd.errors import (
     BackupdError,
