@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from backupd.cli.progress import QuietProgress, make_progress
+from backupd.cli.face import face_of
+from backupd.cli.progress import QuietProgress
 from backupd.ports import Progress
 from backupd.repository import Manifest
 
@@ -21,11 +19,11 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self._out = Console(highlight=False, soft_wrap=True)
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._out = face_of(sys.stdout, vital=True)
+        self._err = face_of(sys.stderr, vital=False)
         self._documented = False
         self.redact: Callable[[str], str] = str
-        self.progress: Progress = QuietProgress(self._note) if json else make_progress(self._err, self._note)
+        self.progress: Progress = QuietProgress(self._note) if json else self._err.progress(self._note)
 
     @property
     def interactive(self) -> bool:
@@ -36,39 +34,29 @@ class Output:
         """The one JSON document, if that is what was asked for."""
         if self.json:
             self._documented = True
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+            print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
     def line(self, text: str = "", style: str = "") -> None:
         """A line of the result, for people."""
         if not self.json:
-            self._out.print(Text(text, style=style))
+            self._out.line((text, style))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
         """A table, for people; columns in `right` are flush right. In a pipe, a line is a row."""
-        if self.json:
-            return
-        if not self._out.is_terminal:
-            for line in _aligned([columns, *rows], [column in right for column in columns]):
-                self._out.print(Text(line))
-            return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._out.print(table, soft_wrap=False)
+        if not self.json:
+            self._out.table(columns, rows, right)
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
-        self._err.print(Text(f"warning: {self.redact(text)}", style="yellow"))
+        self._err.line((f"warning: {self.redact(text)}", "yellow"))
 
     def error(self, message: str, hint: str | None, causes: Sequence[str] = ()) -> None:
         """What went wrong and what to do about it, on standard error."""
-        self._err.print(Text.assemble(("error: ", "bold red"), self.redact(message)))
+        self._err.line(("error: ", "bold red"), (self.redact(message), ""))
         for cause in causes:
-            self._err.print(Text(f"  because of {self.redact(cause)}", style="dim"))
+            self._err.line((f"  because of {self.redact(cause)}", "dim"))
         if hint:
-            self._err.print(Text.assemble(("hint: ", "bold"), self.redact(hint)))
+            self._err.line(("hint: ", "bold"), (self.redact(hint), ""))
 
     def fail(self, message: str, hint: str | None, exit_code: int) -> None:
         """The same for programs, unless they have got a document already."""
@@ -77,11 +65,11 @@ class Output:
             self.document({"error": self.redact(message), "hint": told, "exit_code": exit_code})
 
     def _note(self, text: str) -> None:
-        self._err.print(Text(self.redact(text)))
+        self._err.line((self.redact(text), ""))
 
     def detail(self, text: str) -> None:
         """A line on standard error that is not needed."""
-        self._err.print(Text(self.redact(text), style="dim"))
+        self._err.line((self.redact(text), "dim"))
 
     def close(self) -> None:
         """End what is still being drawn."""
@@ -94,14 +82,3 @@ def described(manifest: Manifest) -> dict[str, Any]:
     if manifest.encryption is not None:
         tree["encryption"] = {"recipients": manifest.encryption.recipients, "opened": not manifest.hidden}
     return tree
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
-    return [
-        "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

@@ -1,0 +1,102 @@
+"""Where there is no terminal: what is shown, and what happens when it can't be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import TextIO
+
+import pytest
+
+from backupd.cli.face import Face, Plain, face_of
+
+
+@pytest.fixture(autouse=True)
+def nobody_asks_for_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Full(StringIO):
+    """A file on a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def unread_pipe() -> Iterator[TextIO]:
+    end, start = os.pipe()
+    os.close(end)
+    with os.fdopen(start, "w") as stream:
+        yield stream
+
+
+def shown(face: Face, stream: StringIO) -> str:
+    face.line(("error: ", "bold red"), ("a\tb\a[red]c", ""))
+    face.table(["NAME", "SIZE"], [["one", "5"], ["three", "1234"]], ["SIZE"])
+    return stream.getvalue()
+
+
+def test_lines_and_tables_are_plain() -> None:
+    stream = StringIO()
+    face = face_of(stream, vital=True)
+    assert not face.is_terminal
+    assert shown(face, stream) == "error: a\tb[red]c\nNAME   SIZE\none       5\nthree  1234\n"
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_colours_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = StringIO()
+    assert "\x1b[1;31merror: \x1b[0m" in shown(face_of(stream, vital=True), stream)
+
+
+def test_a_closed_stream_takes_everything() -> None:
+    face_of(None, vital=True).line(("x", ""))
+
+
+def test_what_is_vital_has_to_be_written() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        Plain(Full(), vital=True).line(("x", ""))
+    with pytest.raises(BrokenPipeError), unread_pipe() as stream:
+        Plain(stream, vital=True).line(("x", ""))
+
+
+def test_what_is_not_vital_ends_nothing() -> None:
+    Plain(Full(), vital=False).line(("x", ""))
+    with unread_pipe() as stream:
+        face = Plain(stream, vital=False)
+        face.line(("x", ""))
+        face.line(("y", ""))  # and closing it finds nothing to complain of
+
+
+PROGRAM = """
+from backupd.cli.output import Output
+output = Output(json=False)
+import sys
+output.table(["NAME", "SIZE"], [["one", "5"]], ["SIZE"])
+output.warn("careful")
+print("rich" in sys.modules)
+"""
+
+
+def test_rich_is_loaded_for_terminals_only() -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (said.stdout, said.stderr) == ("NAME  SIZE\none      5\nFalse\n", "warning: careful\n")
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as reader:
+        subprocess.run(command, stdout=end, stderr=end, check=True, env={**os.environ, "TERM": "xterm"})
+        seen = reader.read(65536)
+        os.close(end)
+    assert b"\x1b[33mwarning: careful\x1b[0m" in seen
+    assert b"\x1b[1mNAME" in seen
+    assert seen.endswith(b"True\r\n")
