@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import gzip
 import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from random import Random
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backupd.archive import Codec, codec_for, codec_of
 from backupd.errors import IntegrityError
 from backupd.model import Compression
+from tests.support.tars import GNU, USTAR, header, padded, record
 from tests.unit.archive.samples import noise
 
 CODECS = [
@@ -116,3 +120,90 @@ def test_what_is_no_longer_rows_is_noticed() -> None:
     for _ in range(3):
         codec.compress(memoryview(rows(1_000_000)))
     assert codec.compress(memoryview(prose(1_000_000))) == expected
+
+
+TUNED = Compression("zstd", None)
+
+
+def tar_of(sizes: Iterable[int], magic: bytes = USTAR, *, pax: bool = True) -> bytes:
+    """Members with nothing but noise in them, each behind a pax header with its time, unless told otherwise."""
+    stream = bytearray()
+    for number, size in enumerate(sizes):
+        if pax:
+            time = record(b"mtime", b"1700000000.%09d" % (number * 7919))
+            stream += header(b"./PaxHeaders/%d" % number, b"x", len(time)) + padded(time)
+        stream += header(b"./cache/%d" % number, size=size, magic=magic) + padded(noise(size, number))
+    return bytes(stream)
+
+
+def framed(chunk: bytes, strategy: int, min_match: int, hash_log: int, chain_log: int) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters(
+        window_log=22,
+        chain_log=chain_log,
+        hash_log=hash_log,
+        search_log=1,
+        min_match=min_match,
+        strategy=strategy,
+        write_checksum=True,
+        write_content_size=True,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(chunk)
+
+
+def as_small_files(chunk: bytes) -> bytes:
+    return framed(chunk, zstandard.STRATEGY_FAST, 6, 18, 18)
+
+
+def as_other(chunk: bytes) -> bytes:
+    return framed(chunk, zstandard.STRATEGY_DFAST, 5, 18, 17)
+
+
+SMALL_FILES = tar_of([2048, 100, 1500, 3000] * 250)
+LARGER_FILES = tar_of([8000] * 120)
+
+
+@pytest.mark.parametrize("start", [0, 1, 255, 257, 258, 511])
+def test_small_files_get_one_table_wherever_in_a_block_a_chunk_begins(start: int) -> None:
+    chunk = SMALL_FILES[start : start - 600]
+    frame = codec_for(TUNED).compress(memoryview(chunk))
+    assert frame == as_small_files(chunk) != as_other(chunk)
+    assert codec_for(TUNED).decompress(memoryview(frame), len(chunk)) == chunk
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        tar_of([600] * 1000, GNU, pax=False),
+        LARGER_FILES + SMALL_FILES * 2 + LARGER_FILES,
+        tar_of([10] * 3),
+    ],
+    ids=["without pax headers", "in the middle", "few"],
+)
+def test_small_files_of_other_kinds(chunk: bytes) -> None:
+    assert codec_for(TUNED).compress(memoryview(chunk)) == as_small_files(chunk) != as_other(chunk)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        LARGER_FILES,
+        tar_of([3600] * 300),
+        tar_of([4000, 0, 5000] * 40) + bytes(60_000) + Random(1).randbytes(500_000),
+        SMALL_FILES + Random(1).randbytes(3_000_000) + SMALL_FILES,
+        b"ustar" + bytes(400),
+        bytes(100) + b"usta",
+        b"\0ustar\0" * 100_000,
+    ],
+    ids=["8 KiB", "4 KiB", "before a large file", "around a large file", "less than a block", "cut off", "elsewhere"],
+)
+def test_what_stands_beside_small_files_is_compressed_as_before(chunk: bytes) -> None:
+    assert codec_for(TUNED).compress(memoryview(chunk)) == as_other(chunk)
+
+
+def test_threads_share_a_codec() -> None:
+    """Rows are left out: their frames depend on what a thread compressed before."""
+    codec = codec_for(TUNED)
+    chunks = [SMALL_FILES, LARGER_FILES, prose(1_000_000), tar_of([700] * 900)] * 8
+    alone = [codec_for(TUNED).compress(memoryview(chunk)) for chunk in chunks]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(codec.compress, map(memoryview, chunks))) == alone
