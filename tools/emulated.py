@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.support.apt import NotInstallable
 from tests.support.dockerd import Host, NoEngine, private_host
 from tests.support.emulation import MACHINES, emulate
-from tests.support.sidecar_image import SidecarImage
+from tests.support.sidecar_image import NotBuilt, SidecarImage
 from tools import sample_volumes
 from tools.fingerprint import differences, fingerprint
 
@@ -129,7 +129,7 @@ def main() -> int:
             wrong = try_out(client, host, image, work)
             if arguments.keep:
                 input(f"DOCKER_HOST={host.url}  image {image}")
-    except (NoEngine, NotInstallable, ContainerError) as exc:
+    except (NoEngine, NotBuilt, NotInstallable, ContainerError) as exc:
         print(f"FAILED: {exc}", file=sys.stderr)
         return 1
     finally:

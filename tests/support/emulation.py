@@ -30,7 +30,10 @@ def emulate(architecture: str) -> None:
 def registered(machine: str) -> bool:
     """So that it works in a container, too: F, the interpreter is opened once and for all."""
     entry = BINFMT / f"qemu-{machine}"
-    return entry.exists() and "F" in entry.read_text().partition("flags:")[2].splitlines()[0]
+    if not entry.exists():
+        return False
+    state, _, rest = entry.read_text().partition("\n")
+    return state == "enabled" and "F" in rest.partition("flags:")[2].splitlines()[0]
 
 
 def _run(*command: str) -> None:

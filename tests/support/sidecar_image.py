@@ -30,6 +30,10 @@ DOCKERFILE = ROOT / "Dockerfile"
 LOCKED = [ROOT / "requirements" / name for name in ("build.txt", "runtime.txt")]
 
 
+class NotBuilt(AssertionError):
+    """The Dockerfile does not make an image; the end of what the builder said."""
+
+
 class SidecarImage:
     """The image in one engine."""
 
@@ -79,7 +83,7 @@ class SidecarImage:
                 )
         except BuildError as exc:
             said = "".join(str(line.get("stream") or line.get("error") or "") for line in exc.build_log)
-            raise AssertionError(f"the image can't be built:\n{said[-3000:]}") from exc
+            raise NotBuilt(f"the image can't be built:\n{said[-3000:]}") from exc
 
     def _load_or(self, name: str, tags: list[str], build: Callable[[], None]) -> None:
         """Images from their tar, else made, and kept in it."""
