@@ -30,7 +30,7 @@ DOCKERFILE = ROOT / "Dockerfile"
 LOCKED = [ROOT / "requirements" / name for name in ("build.txt", "runtime.txt")]
 
 
-class NotBuilt(AssertionError):
+class NotBuilt(AssertionError):  # noqa: N818  (as NotInstallable)
     """The Dockerfile does not make an image; the end of what the builder said."""
 
 
