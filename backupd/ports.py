@@ -109,12 +109,15 @@ class Engine(Protocol):
         """Have all ready for a `tar_out` that begins to read at a call, once: what takes time is done by then."""
         ...
 
-    def tar_in(self, volume: Volume, subdirectory: str = "", *, acls: bool = False) -> TarInput:
+    def tar_in(
+        self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False
+    ) -> TarInput:
         """Start extracting into `subdirectory` of the volume (created, mode 0700, if it is missing).
 
         Owners are numeric, permissions and times those of the stream. Nothing outside the volume can be written.
         `acls` is for a stream whose ACLs are in tar's own form: without it these are lost, with it those that are
-        attributes. Without it files also get what a default ACL of `subdirectory` hands down.
+        attributes. Without it files also get what a default ACL of `subdirectory` hands down. `kept` is for what is to
+        be flushed in the end: it begins to be written to disk meanwhile, with all else of its file system.
         """
         ...
 

@@ -14,6 +14,7 @@ from typing import IO, Self, cast
 from backupd.engine.pipes import widen
 from backupd.engine.verdict import Complaints, judge
 from backupd.engine.within import Within
+from backupd.engine.writeback import WriteBack
 from backupd.errors import SourceError
 from backupd.model import TarReport
 
@@ -96,11 +97,14 @@ class LocalOutput(LocalJob):
 
 
 class LocalInput(LocalJob):
-    """TarInput of a local tar."""
+    """TarInput of a local tar. `kept`: see Engine.tar_in."""
 
-    def __init__(self, what: str, place: Within, command: Sequence[str], complaints: Complaints) -> None:
+    def __init__(
+        self, what: str, place: Within, command: Sequence[str], complaints: Complaints, *, kept: bool = False
+    ) -> None:
         super().__init__(what, place, command, complaints, reads_stdin=True)
         self._satisfied = False
+        self._write_back = WriteBack(place.directory) if kept else None
 
     def write(self, data: bytes | memoryview) -> None:
         """See TarInput. What follows the archive's end mark is padding, which tar need not read."""
@@ -111,3 +115,10 @@ class LocalInput(LocalJob):
         except BrokenPipeError:
             self.finish()  # raises, unless tar has read all that it wanted
             self._satisfied = True
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._write_back:
+            self._write_back.stop()
+        super().__exit__(exc_type, exc, tb)

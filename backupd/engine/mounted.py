@@ -114,12 +114,14 @@ class MountedEngine:
             command = create_command(tar, ".", exclude)
             return LocalOutput(f"reading {volume}", place, command, Complaints(tar.tool.flavour, "out"))
 
-    def tar_in(self, volume: Volume, subdirectory: str = "", *, acls: bool = False) -> LocalInput:
+    def tar_in(
+        self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False
+    ) -> LocalInput:
         """See Engine."""
         flavour = self.tool().flavour
         with within(self._directory(volume), subdirectory, create=True) as place:
             command = extract_command(flavour, ".", as_root=os.geteuid() == 0, acls=acls)
-            return LocalInput(f"writing {volume}", place, command, Complaints(flavour, "in"))
+            return LocalInput(f"writing {volume}", place, command, Complaints(flavour, "in"), kept=kept)
 
     def run_script(self, volume: Volume, script: str, arguments: Sequence[str] = ()) -> str:
         """See Engine."""

@@ -100,7 +100,7 @@ def stage(step: Step, repository: Repository, runtime: Runtime) -> Sequence[str]
         swap.prepare()
         runtime.progress.begin(f"restoring {step.archive.volume}", step.size)
         try:
-            with swap.engine.tar_in(step.volume, swap.staging, acls=step.archive.has_acls) as sink:
+            with swap.engine.tar_in(step.volume, swap.staging, acls=step.archive.has_acls, kept=True) as sink:
                 _extract(step, repository, runtime, sink)
                 report = sink.finish()
         finally:

@@ -22,6 +22,7 @@ from backupd.engine.docker.scripts import (
     HELD_PATIENCE_SECONDS,
     IN_BY_ATTACH,
     IN_BY_PIPE,
+    KEPT,
     OUT_BY_ATTACH,
     OUT_BY_PIPE,
     PIPE,
@@ -152,7 +153,9 @@ class DockerEngine:
         helper = self._helper(job, command, mounts, READING, pipe=True)
         return PipeOutput(what, nonce, helper, complaints, self._surroundings.workspace.pipe(job))
 
-    def tar_in(self, volume: Volume, subdirectory: str = "", *, acls: bool = False) -> PipeInput | AttachInput:
+    def tar_in(
+        self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False
+    ) -> PipeInput | AttachInput:
         """See Engine."""
         refuse_outside(subdirectory)
         flavour = self.tool().flavour
@@ -162,9 +165,9 @@ class DockerEngine:
         complaints = Complaints(flavour, "in")
         mounts = (data_mount(self._existing(volume), read_only=False),)
         if not self._surroundings.pipes_work():
-            command = ["sh", "-c", IN_BY_ATTACH, "sh", nonce, target, *tar]
+            command = ["sh", "-c", IN_BY_ATTACH, "sh", nonce, target, KEPT if kept else "", *tar]
             return AttachInput(what, nonce, self._helper(job, command, mounts, WRITING, stdin=True), complaints)
-        command = ["sh", "-c", IN_BY_PIPE, "sh", nonce, target, PIPE, *tar]
+        command = ["sh", "-c", IN_BY_PIPE, "sh", nonce, target, KEPT if kept else "", PIPE, *tar]
         helper = self._helper(job, command, mounts, WRITING, pipe=True)
         return PipeInput(what, nonce, helper, complaints, self._surroundings.workspace.pipe(job))
 

@@ -10,9 +10,11 @@ from backupd.engine.docker.helper import PIPES
 from backupd.engine.docker.trailer import END_WORD, READY_WORD, TRAILER_BYTES
 from backupd.engine.tarcommand import PROBE as TAR_PROBE
 from backupd.engine.workspace import PIPE_NAME
+from backupd.engine.writeback import WRITE_BACK
 
 PIPE = f"{PIPES}/{PIPE_NAME}"
 PIPE_PATIENCE_SECONDS = 30
+KEPT = "kept"
 HELD_PATIENCE_SECONDS = 3600
 """While services are being stopped, which may take each of them as long as it likes."""
 
@@ -36,21 +38,25 @@ exit "$code"
 
 _EXTRACT = f"""
 [ "$target" = /data ] || (umask 077 && mkdir -p -- "$target") || exit
+if [ -n "$kept" ]; then
+{WRITE_BACK.strip()}
+fi
 "$@" <&3
 code=$?
+[ -z "$kept" ] || kill "$!" 2>/dev/null
 [ "$code" -ne 0 ] || cat <&3 >/dev/null || code=$?
 echo "{END_WORD} $nonce $code"
 exit "$code"
 """
 
 IN_BY_ATTACH = f"""
-nonce=$1 target=$2; shift 2
+nonce=$1 target=$2 kept=$3; shift 3
 exec 3<&0
 {_EXTRACT}
 """
 
 IN_BY_PIPE = f"""
-nonce=$1 target=$2 pipe=$3; shift 3
+nonce=$1 target=$2 kept=$3 pipe=$4; shift 4
 timeout {PIPE_PATIENCE_SECONDS} sh -c ': <"$1"' sh "$pipe" || {{ echo 'nobody writes the pipe' >&2; exit 124; }}
 exec 3<"$pipe"
 echo "{READY_WORD} $nonce"
