@@ -109,9 +109,7 @@ class Engine(Protocol):
         """Have all ready for a `tar_out` that begins to read at a call, once: what takes time is done by then."""
         ...
 
-    def tar_in(
-        self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False
-    ) -> TarInput:
+    def tar_in(self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False) -> TarInput:
         """Start extracting into `subdirectory` of the volume (created, mode 0700, if it is missing).
 
         Owners are numeric, permissions and times those of the stream. Nothing outside the volume can be written.

@@ -114,9 +114,7 @@ class MountedEngine:
             command = create_command(tar, ".", exclude)
             return LocalOutput(f"reading {volume}", place, command, Complaints(tar.tool.flavour, "out"))
 
-    def tar_in(
-        self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False
-    ) -> LocalInput:
+    def tar_in(self, volume: Volume, subdirectory: str = "", *, acls: bool = False, kept: bool = False) -> LocalInput:
         """See Engine."""
         flavour = self.tool().flavour
         with within(self._directory(volume), subdirectory, create=True) as place:

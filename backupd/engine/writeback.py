@@ -15,10 +15,10 @@ import time
 from functools import cache
 
 PAUSE_SECONDS = 0.5
-LONG_SECONDS = 2
+LONG_SECONDS = 1
 
-# For a shell that goes on with the job, whose streams it leaves alone, and which kills it in the end, as `$!`. Not within the
-# job's own process: BusyBox's tar waits for all of its children, and fails if one of them does. A `sync` that knows no
+# For a shell that goes on with the job, whose streams it leaves alone, and which kills it in the end, as `$!`. It may
+# not be a child of tar: BusyBox's waits for all of its children, and fails if one of them does. A `sync` that knows no
 # files flushes all file systems and says that it knows none: once is enough.
 WRITE_BACK = f"""
 while sleep {PAUSE_SECONDS} && kill -0 $$ && read -r before _ </proc/uptime; do

@@ -17,7 +17,7 @@
 #
 # In every state each entry is in one place, and the state says which of two meanings the entries of the root have.
 # What a kill can cost is the root's time of change, in the instant between an entry of ours coming or going and `touch`.
-# Needs of the image, GNU or BusyBox: sh, tar, cat, chmod, chown, df, find, head, mkdir, mv, rm, rmdir, sleep, stat, sync,
+# Needs of the image, GNU or BusyBox: sh, tar, chmod, chown, df, find, head, mkdir, mv, rm, rmdir, sleep, stat, sync,
 # tail, touch. Uses flock where there is one.
 set -eu
 umask 077
@@ -52,8 +52,14 @@ flush() {
     sync -f . 2>/dev/null || sync
 }
 
+# Of a state that cannot be read, nothing is known: it is not `none`.
 state() {
-    if [ -f "$stage/state" ]; then cat "$stage/state"; else echo none; fi
+    word=none
+    if [ -f "$stage/state" ]; then
+        word=
+        read -r word <"$stage/state" || true
+    fi
+    echo "$word"
 }
 
 # One file or directory; a `sync` that takes no file flushes everything instead.
@@ -103,29 +109,31 @@ move() {
     if [ -f "$stage/units" ]; then move_units "$1" "$2"; else move_entries "$1" "$2"; fi
 }
 
+tar_is_gnu() {
+    [ -n "${tar_says:-}" ] || tar_says=$(tar --version 2>&1) || true
+    case $tar_says in *GNU*) ;; *) return 1 ;; esac
+}
+
 # Owner, mode, times and, with GNU tar, ACLs and extended attributes of one directory, without what is in it. They are
 # kept on empty directories, since every move changes the times of the directories that it moves between.
 copy_attributes() {
     [ -d "$1" ] || return 0
-    case $(tar --version 2>&1) in
-    *GNU*)
+    if tar_is_gnu; then
         tar -C "$1" --format=posix --xattrs '--xattrs-include=*' --acls --numeric-owner --no-recursion -cf - . |
             tar -C "$2" --xattrs '--xattrs-include=*' --acls --numeric-owner --same-owner -xpf -
-        ;;
-    *)
+    else
         chown "$(stat -c %u:%g "$1")" "$2"
         chmod "$(stat -c %a "$1")" "$2"
         touch -r "$1" "$2"
-        ;;
-    esac
+    fi
 }
 
 # A default ACL that the directory got from the volume's root would be handed down to all that is extracted below it.
 # Told --acls, GNU tar removes what its stream does not name. Where tar is BusyBox's, there is no tool to do it with.
 without_acls() {
-    case $(tar --version 2>&1) in
-    *GNU*) tar -C "$1" --format=posix --no-recursion -cf - . | tar -C "$1" --acls --numeric-owner -xpf - ;;
-    esac
+    if tar_is_gnu; then
+        tar -C "$1" --format=posix --no-recursion -cf - . | tar -C "$1" --acls --numeric-owner -xpf -
+    fi
 }
 
 # The highest directory above $1 that the volume lacks goes with it. Links on the way would lead somewhere else.

@@ -1,4 +1,5 @@
-"""The shell scripts that helpers run. They need `sh`, `tar`, `timeout`, `cat` and `mkdir`, GNU's or BusyBox's.
+"""The shell scripts that helpers run. They need `sh`, `tar`, `timeout`, `cat` and `mkdir`, GNU's or BusyBox's; `sleep`
+and `sync` are used if they can do what is wanted.
 
 Everything that varies comes as arguments, never as text in the script. A pipe is first opened under `timeout`: where
 nobody is at the other end because backupd was killed, the helper must not wait for ever.

@@ -142,7 +142,9 @@ class TestScript:
         """A job that is gone is a broken pipe to whoever writes, and the end to whoever reads, flush or no flush."""
         shell.sync("exec sleep 3")
         with shell.run("exec sleep 600") as process:
-            assert process.stdin and process.stdout and process.stderr
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             assert wait_until(lambda: shell.flushes() != [])
             began = time.monotonic()
             (job,) = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -160,7 +162,12 @@ class TestThread:
     def flushes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         monkeypatch.setattr(writeback, "PAUSE_SECONDS", 0.01)
         found: list[int] = []
-        monkeypatch.setattr(writeback, "_flushed", lambda descriptor: not found.append(os.fstat(descriptor).st_ino))
+
+        def flushed(descriptor: int) -> bool:
+            found.append(os.fstat(descriptor).st_ino)
+            return True
+
+        monkeypatch.setattr(writeback, "_flushed", flushed)
         return found
 
     @pytest.fixture
@@ -184,7 +191,8 @@ class TestThread:
         assert set(flushes) == {os.fstat(directory).st_ino}
 
     def test_not_where_it_fails(self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(writeback, "_flushed", lambda descriptor: bool(flushes.append(descriptor)))
+        flushed = writeback._flushed
+        monkeypatch.setattr(writeback, "_flushed", lambda descriptor: not flushed(descriptor))
         WriteBack(directory)
         assert wait_until(lambda: threads() == [])
         assert len(flushes) == 1
