@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import IO, Self, cast
 
 from backupd.engine.pipes import widen
-from backupd.engine.verdict import Complaints, judge
+from backupd.engine.verdict import Complaints, failure, judge
 from backupd.engine.within import Within
-from backupd.engine.writeback import WriteBack
+from backupd.engine.writeback import NOT_ON_DISK, WriteBack
 from backupd.errors import SourceError
 from backupd.model import TarReport
 
@@ -115,6 +115,16 @@ class LocalInput(LocalJob):
         except BrokenPipeError:
             self.finish()  # raises, unless tar has read all that it wanted
             self._satisfied = True
+
+    def finish(self) -> TarReport:
+        """See TarInput."""
+        report = super().finish()
+        try:
+            if self._write_back:
+                self._write_back.finish()
+        except OSError as exc:
+            raise failure(self.what, f"{NOT_ON_DISK}: {exc.strerror}") from exc
+        return report
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None

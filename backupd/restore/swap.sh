@@ -48,8 +48,15 @@ if [ -L "$stage" ] && [ "$verb" != survey ]; then
     fail "$stage is a link, and not of this restore"
 fi
 
+# A `sync` that knows no files has something to say where there is nothing to write. It flushes everything, and tells of
+# nothing that is lost.
 flush() {
-    sync -f . 2>/dev/null || sync
+    [ -n "${sync_says+known}" ] || sync_says=$(sync -f /proc 2>&1) || true
+    if [ -n "$sync_says" ]; then
+        sync
+    else
+        said=$(sync -f . 2>&1) || fail "what was written did not reach the disk: $said"
+    fi
 }
 
 # Of a state that cannot be read, nothing is known: it is not `none`.

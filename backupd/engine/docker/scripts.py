@@ -11,7 +11,7 @@ from backupd.engine.docker.helper import PIPES
 from backupd.engine.docker.trailer import END_WORD, READY_WORD, TRAILER_BYTES
 from backupd.engine.tarcommand import PROBE as TAR_PROBE
 from backupd.engine.workspace import PIPE_NAME
-from backupd.engine.writeback import WRITE_BACK
+from backupd.engine.writeback import LOST, NOT_ON_DISK, WRITE_BACK
 
 PIPE = f"{PIPES}/{PIPE_NAME}"
 PIPE_PATIENCE_SECONDS = 30
@@ -44,7 +44,11 @@ if [ -n "$kept" ]; then
 fi
 "$@" <&3
 code=$?
-[ -z "$kept" ] || kill "$!" 2>/dev/null
+if [ -n "$kept" ]; then
+    kill "$!" 2>/dev/null
+    wait "$!" 2>/dev/null
+    [ "$?" -ne {LOST} ] || {{ echo '{NOT_ON_DISK}' >&2; code=2; }}
+fi
 [ "$code" -ne 0 ] || cat <&3 >/dev/null || code=$?
 echo "{END_WORD} $nonce $code"
 exit "$code"

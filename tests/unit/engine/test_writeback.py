@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -51,7 +52,8 @@ class Shell:
         self.program("sync", f'echo "$*" >>{self.calls}\n{text}')
 
     def flushes(self) -> list[str]:
-        return self.calls.read_text().splitlines()
+        """The calls but for the first, whether it knows files."""
+        return self.calls.read_text().splitlines()[1:]
 
     @contextmanager
     def run(self, job: str, kept: str = KEPT) -> Iterator[subprocess.Popen[bytes]]:
@@ -115,8 +117,8 @@ class TestScript:
     @pytest.mark.parametrize(
         ("sync", "flushes"),
         [
-            ("echo ignoring all arguments >&2", 1),  # BusyBox without `sync -f`: it has flushed everything
-            ("exit 1", 1),
+            ("echo ignoring all arguments >&2", 0),  # BusyBox without `sync -f`
+            ("echo unknown option >&2; exit 1", 0),
             (f"sleep {LONG_SECONDS + 1.1}", 1),
             (None, 0),
         ],
@@ -129,6 +131,17 @@ class TestScript:
             assert len(shell.flushes()) == flushes
             out, err = process.communicate()
         assert (process.returncode, out, err) == (0, b"BACKUPD-END nonce 0\n", b"")
+
+    def test_a_disk_that_did_not_take_something(self, shell: Shell) -> None:
+        """It is told once."""
+        shell.sync(f'[ "$(wc -l <{shell.calls})" -ne 3 ] || {{ echo Input/output error >&2; exit 1; }}')
+        (shell.programs / "wc").symlink_to(shutil.which("wc") or "wc")
+        with shell.run("exec cat >/dev/null") as process:
+            assert wait_until(lambda: len(members(process.pid)) == 2), "the script and its job"
+            out, err = process.communicate()
+        assert (process.returncode, out) == (2, b"BACKUPD-END nonce 2\n")
+        assert err == b"what was extracted did not reach the disk\n"
+        assert len(shell.flushes()) == 2
 
     def test_a_sleep_that_knows_no_fractions(self, shell: Shell) -> None:
         shell.sync()
@@ -163,11 +176,11 @@ class TestThread:
         monkeypatch.setattr(writeback, "PAUSE_SECONDS", 0.01)
         found: list[int] = []
 
-        def flushed(descriptor: int) -> bool:
+        def flush(descriptor: int) -> int:
             found.append(os.fstat(descriptor).st_ino)
-            return True
+            return 0
 
-        monkeypatch.setattr(writeback, "_flushed", flushed)
+        monkeypatch.setattr(writeback, "_error_of_flush", flush)
         return found
 
     @pytest.fixture
@@ -190,22 +203,53 @@ class TestThread:
         assert wait_until(lambda: threads() == [])
         assert set(flushes) == {os.fstat(directory).st_ino}
 
-    def test_not_where_it_fails(self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-        flushed = writeback._flushed
-        monkeypatch.setattr(writeback, "_flushed", lambda descriptor: not flushed(descriptor))
-        WriteBack(directory)
-        assert wait_until(lambda: threads() == [])
-        assert len(flushes) == 1
+    def test_finishing_flushes_once_more(self, directory: int, flushes: list[int]) -> None:
+        write_back = WriteBack(directory)
+        assert wait_until(lambda: len(flushes) >= 2)
+        write_back.finish()
+        assert threads() == []
+        write_back.finish()
 
-    def test_not_where_it_takes_long(self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_none_before_the_last_where_it_is_unknown(
+        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flush = writeback._error_of_flush
+        monkeypatch.setattr(writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or errno.ENOSYS)
+        write_back = WriteBack(directory)
+        assert wait_until(lambda: len(flushes) == 1)
+        time.sleep(0.2)
+        write_back.finish()
+        assert len(flushes) == 2
+
+    def test_none_before_the_last_where_it_takes_long(
+        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(writeback, "LONG_SECONDS", -1)
-        WriteBack(directory)
-        assert wait_until(lambda: threads() == [])
-        assert len(flushes) == 1
+        write_back = WriteBack(directory)
+        assert wait_until(lambda: len(flushes) == 1)
+        time.sleep(0.2)
+        write_back.finish()
+        assert len(flushes) == 2
+
+    @pytest.mark.parametrize("told", [1, 2])
+    def test_what_is_lost_is_told(
+        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch, told: int
+    ) -> None:
+        """Meanwhile, or by the last flush."""
+        flush = writeback._error_of_flush
+        lost = errno.EIO
+        monkeypatch.setattr(
+            writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or lost * (len(flushes) == told)
+        )
+        monkeypatch.setattr(writeback, "LONG_SECONDS", -1)  # so that the second is the last one
+        write_back = WriteBack(directory)
+        assert wait_until(lambda: len(flushes) == 1)
+        with pytest.raises(OSError, match="Input/output error"):
+            write_back.finish()
 
     def test_the_call(self, directory: int) -> None:
-        assert writeback._flushed(directory)
-        assert not writeback._flushed(-1)
+        assert writeback._error_of_flush(directory) == 0
+        assert writeback._error_of_flush(-1) == errno.EBADF
 
 
 def threads() -> list[threading.Thread]:
