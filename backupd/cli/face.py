@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import StringIO
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from backupd.cli.progress import LineProgress, Say
 from backupd.ports import Progress
 
-# rich shows colours in a pipe, too, if one of these asks for it.
-_ASKING = ("FORCE_COLOR", "TTY_COMPATIBLE")
 # A terminal would act upon these, and rich leaves them out as well.
 _LEFT_OUT = dict.fromkeys((7, 8, 11, 12, 13))
 
@@ -46,12 +45,41 @@ def face_of(stream: TextIO | None, *, vital: bool) -> Face:
     Where it is not `vital`, what can't be written is lost, and ends nothing.
     """
     if stream is None:
-        return Plain(StringIO(), vital=vital)
-    if stream.isatty() or any(os.environ.get(name) for name in _ASKING):
+        return Plain(StringIO())
+    stream = stream if vital else cast(TextIO, Dispensable(stream))
+    if stream.isatty() or os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE") == "1":
         from backupd.cli.terminal import Terminal  # noqa: PLC0415  (rich takes a tenth of the time that a start takes)
 
-        return Terminal(stream)
-    return Plain(stream, vital=vital)
+        terminal = Terminal(stream)
+        if terminal.is_terminal:  # which is rich's to say
+            return terminal
+    return Plain(stream)
+
+
+class Dispensable:
+    """A stream without which it goes on as well: its reader may be gone, and its disk full.
+
+    It is written at once: what Python keeps back and cannot write would fail the program at its end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """All of it, or what can be written."""
+        with suppress(OSError):
+            self._stream.flush()
+            descriptor = self._stream.fileno()
+            rest = text.encode(self._stream.encoding, "backslashreplace")
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Plain:
@@ -59,9 +87,8 @@ class Plain:
 
     is_terminal = False
 
-    def __init__(self, stream: TextIO, *, vital: bool) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._vital = vital
 
     def line(self, *parts: Styled) -> None:
         """See Face."""
@@ -76,17 +103,8 @@ class Plain:
         return LineProgress(say)
 
     def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text.translate(_LEFT_OUT) + "\n")
-            self._stream.flush()
-        except BrokenPipeError:
-            if self._vital:
-                raise
-            # Nobody reads it any more. Python would complain again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        except OSError:  # the disk that it goes to is full, say
-            if self._vital:
-                raise
+        self._stream.write(text.translate(_LEFT_OUT) + "\n")
+        self._stream.flush()
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:

@@ -132,15 +132,13 @@ def _runs(command: Sequence[str]) -> bool:
 @cache
 def landlock_version() -> int:
     """Of the kernel; 0 if there is none that can be used."""
-    return max(0, int(_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
+    return max(0, int(libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
 
 
 def _restrict(roots: Sequence[int], places: Sequence[str]) -> None:
     access = _ALL | (_TRUNCATE if landlock_version() >= _WITH_TRUNCATE else 0)
     ruleset = _Ruleset(access)
-    rules = _checked(
-        _libc().syscall(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0)
-    )
+    rules = _checked(libc().syscall(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0))
     try:
         for root in roots:
             _allow(rules, root, access)
@@ -151,8 +149,8 @@ def _restrict(roots: Sequence[int], places: Sequence[str]) -> None:
                 _allow(rules, descriptor, _READING if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _READ_FILE)
         with _looked_up(os.devnull) as descriptor:
             _allow(rules, descriptor, access & _OF_FILES)
-        _checked(_libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
-        _checked(_libc().syscall(_RESTRICT_SELF, rules, 0))
+        _checked(libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
+        _checked(libc().syscall(_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
 
@@ -173,7 +171,7 @@ def _looked_up(path: str) -> Iterator[int]:
 
 def _allow(rules: int, directory: int, access: int) -> None:
     rule = _Beneath(access, directory)
-    _checked(_libc().syscall(_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(rule), 0))
+    _checked(libc().syscall(_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(rule), 0))
 
 
 def _checked(result: int) -> int:
@@ -184,5 +182,6 @@ def _checked(result: int) -> int:
 
 
 @cache
-def _libc() -> ctypes.CDLL:
+def libc() -> ctypes.CDLL:
+    """The C library, whose errors ctypes.get_errno tells."""
     return ctypes.CDLL(None, use_errno=True)

@@ -13,7 +13,8 @@ import errno
 import os
 import threading
 import time
-from functools import cache
+
+from backupd.engine.confine import libc
 
 PAUSE_SECONDS = 0.5
 LONG_SECONDS = 1
@@ -21,9 +22,6 @@ LONG_SECONDS = 1
 NOT_ON_DISK = "what was extracted did not reach the disk"
 LOST = 7
 """What the shell's loop ends with when the disk did not take something: its `$!` is waited for."""
-
-# What syncfs(2) says when something that was written is lost, since Linux 5.8; to each who looks, once.
-_LOSSES = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 # For a shell that goes on with the job, whose streams it leaves alone, and which kills it in the end, as `$!`. It may
 # not be a child of tar: BusyBox's waits for all of its children, and fails if one of them does. Where nothing can be
@@ -48,6 +46,7 @@ class WriteBack:
 
     def __init__(self, directory: int) -> None:
         self._directory = os.dup(directory)
+        _error_of_flush(self._directory)  # a loss of before is told once, to whoever asks first
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="write-back", daemon=True)
         self._lost = 0
@@ -79,19 +78,14 @@ class WriteBack:
 
     def _flush(self) -> bool:
         number = _error_of_flush(self._directory)
-        if number in _LOSSES:
+        if number not in (0, errno.ENOSYS):  # EIO mostly; what else there is, is the driver's
             self._lost = number
         return number == 0
 
 
 def _error_of_flush(descriptor: int) -> int:
-    """The number of syncfs(2)'s error, also where the C library has no such call; 0 if there is none."""
-    flush = getattr(_libc(), "syncfs", None)
+    """The number of syncfs(2)'s error, ENOSYS where the C library has no such call; 0 if there is none."""
+    flush = getattr(libc(), "syncfs", None)
     if flush is None:
         return errno.ENOSYS
     return 0 if flush(descriptor) == 0 else ctypes.get_errno()
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

@@ -48,15 +48,12 @@ if [ -L "$stage" ] && [ "$verb" != survey ]; then
     fail "$stage is a link, and not of this restore"
 fi
 
-# A `sync` that knows no files has something to say where there is nothing to write. It flushes everything, and tells of
-# nothing that is lost.
+# `lost` is what the disk says of something that it took and did not keep, by anybody, since it was asked last. A `sync` that
+# knows no files has something to say also where there is nothing to write; it flushes everything, and tells of no loss.
 flush() {
+    lost=
     [ -n "${sync_says+known}" ] || sync_says=$(sync -f /proc 2>&1) || true
-    if [ -n "$sync_says" ]; then
-        sync
-    else
-        said=$(sync -f . 2>&1) || fail "what was written did not reach the disk: $said"
-    fi
+    if [ -n "$sync_says" ]; then sync; else lost=$(sync -f . 2>&1) || true; fi
 }
 
 # Of a state that cannot be read, nothing is known: it is not `none`.
@@ -76,8 +73,11 @@ flush_one() {
 
 # The word is on disk, and so is everything that was done before it, when this returns. Services wait for the swap, and
 # flushing the file system also writes what others have left unwritten there: it is done once.
+# What was extracted has to be there. Before, a loss is an old one, and not ours; afterwards there are renames only, and
+# to stop between them, or on the way back, would be worse.
 enter() {
     flush
+    [ "$1" != ready ] || [ -z "$lost" ] || fail "what was extracted did not reach the disk: $lost"
     printf '%s\n' "$1" >"$stage/state.new"
     flush_one "$stage/state.new"
     mv -f "$stage/state.new" "$stage/state"
@@ -213,6 +213,8 @@ undo() {
         ;;
     swapped | moving-new) enter undoing-new ;;
     moving-old) enter undoing-old ;;
+    extracting | ready | undone | undoing-*) ;;
+    *) fail "cannot tell how far it has got: $stage/state cannot be read" ;;
     esac
     if [ "$(state)" = undoing-new ]; then
         move . "$tree"

@@ -18,7 +18,7 @@ from backupd.engine.writeback import PAUSE_SECONDS
 from backupd.errors import SourceError
 from backupd.model import MIB, Volume, VolumeSpec
 from tests.support.engines import EngineUnderTest
-from tests.support.filesystems import NoFilesystem, device, filesystem
+from tests.support.filesystems import device, filesystem
 from tests.support.runtime import Place
 
 REAL, CLAIMED, WRITTEN = 24, 64, 32
@@ -28,13 +28,13 @@ REAL, CLAIMED, WRITTEN = 24, 64, 32
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A directory in which a disk's image finds less room than it claims to have."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
     place = tmp_path / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={REAL}m", "small", str(place)], check=True)
     try:
         yield place
-    except NoFilesystem as exc:
-        pytest.skip(f"no disk that loses anything: {exc}")
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pty
 import subprocess
@@ -10,24 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from backupd.cli.face import Face, Plain, face_of
+from backupd.cli.face import Face, face_of
 
 
 @pytest.fixture(autouse=True)
 def nobody_asks_for_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
-
-
-class Full(StringIO):
-    """A file on a full disk."""
-
-    def flush(self) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
@@ -51,6 +44,13 @@ def test_lines_and_tables_are_plain() -> None:
     assert shown(face, stream) == "error: a\tb[red]c\nNAME   SIZE\none       5\nthree  1234\n"
 
 
+def test_a_terminal_that_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    stream = StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert shown(face_of(stream, vital=True), stream).endswith("three  1234\n")
+
+
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
 def test_colours_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "1")
@@ -64,18 +64,34 @@ def test_a_closed_stream_takes_everything() -> None:
 
 
 def test_what_is_vital_has_to_be_written() -> None:
-    with pytest.raises(OSError, match="No space left"):
-        Plain(Full(), vital=True).line(("x", ""))
+    with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("w") as full:
+        face_of(full, vital=True).line(("x", ""))
     with pytest.raises(BrokenPipeError), unread_pipe() as stream:
-        Plain(stream, vital=True).line(("x", ""))
+        face_of(stream, vital=True).line(("x", ""))
 
 
-def test_what_is_not_vital_ends_nothing() -> None:
-    Plain(Full(), vital=False).line(("x", ""))
-    with unread_pipe() as stream:
-        face = Plain(stream, vital=False)
+@pytest.mark.parametrize("colours", ["", "1"])
+@pytest.mark.parametrize("stderr", ["/dev/full", "a pipe"])
+def test_what_is_not_vital_ends_nothing(monkeypatch: pytest.MonkeyPatch, stderr: str, colours: str) -> None:
+    """Not even at exit, where Python would write what it has kept back."""
+    monkeypatch.setenv("FORCE_COLOR", colours)
+    with Path(stderr).open("w") if stderr == "/dev/full" else unread_pipe() as stream:
+        said = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=stream, check=False)
+    assert said.returncode == 0
+    assert b"one" in said.stdout
+
+
+def test_a_terminal_that_hangs_up_ends_nothing() -> None:
+    terminal, end = pty.openpty()
+    with os.fdopen(end, "w") as stream:
+        face = face_of(stream, vital=False)
+        assert face.is_terminal
+        os.close(terminal)
         face.line(("x", ""))
-        face.line(("y", ""))  # and closing it finds nothing to complain of
+        progress = face.progress(lambda text: face.line((text, "")))
+        progress.begin("reading", 10)
+        progress.advance(5)
+        progress.end()
 
 
 PROGRAM = """

@@ -181,7 +181,7 @@ class TestThread:
             return 0
 
         monkeypatch.setattr(writeback, "_error_of_flush", flush)
-        return found
+        return found  # the first is before it begins
 
     @pytest.fixture
     def directory(self, tmp_path: Path) -> Iterator[int]:
@@ -196,56 +196,56 @@ class TestThread:
 
     def test_until_it_is_stopped(self, directory: int, flushes: list[int]) -> None:
         write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) >= 3)
+        assert wait_until(lambda: len(flushes) >= 4)
         assert threads() != []
         write_back.stop()
         write_back.stop()
         assert wait_until(lambda: threads() == [])
         assert set(flushes) == {os.fstat(directory).st_ino}
 
-    def test_finishing_flushes_once_more(self, directory: int, flushes: list[int]) -> None:
-        write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) >= 2)
-        write_back.finish()
-        assert threads() == []
-        write_back.finish()
-
-    def test_none_before_the_last_where_it_is_unknown(
-        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("long", "unknown"), [(-1, 0), (1, errno.ENOSYS)])
+    def test_one_and_the_last_where_it_takes_long_or_is_unknown(
+        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch, long: int, unknown: int
     ) -> None:
         flush = writeback._error_of_flush
-        monkeypatch.setattr(writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or errno.ENOSYS)
+        monkeypatch.setattr(writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or unknown)
+        monkeypatch.setattr(writeback, "LONG_SECONDS", long)
         write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) == 1)
+        assert wait_until(lambda: len(flushes) == 2)
         time.sleep(0.2)
-        write_back.finish()
         assert len(flushes) == 2
-
-    def test_none_before_the_last_where_it_takes_long(
-        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(writeback, "LONG_SECONDS", -1)
-        write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) == 1)
-        time.sleep(0.2)
         write_back.finish()
-        assert len(flushes) == 2
+        write_back.finish()
+        assert len(flushes) == 3
+        assert threads() == []
 
-    @pytest.mark.parametrize("told", [1, 2])
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ENODATA])
+    @pytest.mark.parametrize("told", [2, 3])
     def test_what_is_lost_is_told(
-        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch, told: int
+        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch, told: int, number: int
     ) -> None:
         """Meanwhile, or by the last flush."""
-        flush = writeback._error_of_flush
-        lost = errno.EIO
-        monkeypatch.setattr(
-            writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or lost * (len(flushes) == told)
-        )
-        monkeypatch.setattr(writeback, "LONG_SECONDS", -1)  # so that the second is the last one
+        self.losing(monkeypatch, flushes, told, number)
         write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) == 1)
-        with pytest.raises(OSError, match="Input/output error"):
+        assert wait_until(lambda: len(flushes) == 2)
+        with pytest.raises(OSError, match=os.strerror(number)):
             write_back.finish()
+
+    def test_what_was_lost_before_is_not(
+        self, directory: int, flushes: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.losing(monkeypatch, flushes, 1, errno.EIO)
+        WriteBack(directory).finish()
+        assert len(flushes) >= 2
+
+    @staticmethod
+    def losing(monkeypatch: pytest.MonkeyPatch, flushes: list[int], told: int, number: int) -> None:
+        """One of the flushes tells of a loss. There are three: before, one meanwhile that takes long, and the last."""
+        flush = writeback._error_of_flush
+        monkeypatch.setattr(
+            writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or number * (len(flushes) == told)
+        )
+        monkeypatch.setattr(writeback, "LONG_SECONDS", -1)
 
     def test_the_call(self, directory: int) -> None:
         assert writeback._error_of_flush(directory) == 0
