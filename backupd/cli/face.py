@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from io import StringIO
+from io import StringIO, UnsupportedOperation
 from typing import Any, Protocol, TextIO, cast
 
 from backupd.cli.progress import LineProgress, Say
@@ -67,9 +67,12 @@ class Dispensable:
 
     def write(self, text: str) -> int:
         """All of it, or what can be written."""
+        try:
+            descriptor = self._stream.fileno()
+        except UnsupportedOperation:  # it is in memory
+            return self._stream.write(text)
         with suppress(OSError):
             self._stream.flush()
-            descriptor = self._stream.fileno()
             rest = text.encode(self._stream.encoding, "backslashreplace")
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
