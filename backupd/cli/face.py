@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from io import StringIO, UnsupportedOperation
+from select import select
 from typing import Any, Protocol, TextIO, cast
 
 from backupd.cli.progress import LineProgress, Say
@@ -13,6 +14,8 @@ from backupd.ports import Progress
 
 # A terminal would act upon these, and rich leaves them out as well.
 _LEFT_OUT = dict.fromkeys((7, 8, 11, 12, 13))
+
+_PATIENCE_SECONDS = 1
 
 Styled = tuple[str, str]
 """A text and its style, which is one of rich's, or empty."""
@@ -75,7 +78,11 @@ class Dispensable:
             self._stream.flush()
             rest = text.encode(self._stream.encoding, "backslashreplace")
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
+                try:
+                    rest = rest[os.write(descriptor, rest) :]
+                except BlockingIOError:  # whoever shares it does not want to wait, and reads slowly
+                    if not select([], [descriptor], [], _PATIENCE_SECONDS)[1]:
+                        break
         return len(text)
 
     def flush(self) -> None:

@@ -83,7 +83,18 @@ def main() -> None:
     """Run the command line and exit with the code of what went wrong, if anything did."""
     signal.signal(signal.SIGTERM, _terminated)
     let_threads_alternate()
-    sys.exit(_run(_arguments(sys.argv[1:])))
+    code = _run(_arguments(sys.argv[1:]))
+    _give_up_stderr()
+    sys.exit(code)
+
+
+def _give_up_stderr() -> None:
+    """What the log could not write there is lost; Python would end with 120 because of it, whatever has been done."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -102,9 +102,14 @@ class LocalInput(LocalJob):
     def __init__(
         self, what: str, place: Within, command: Sequence[str], complaints: Complaints, *, kept: bool = False
     ) -> None:
-        super().__init__(what, place, command, complaints, reads_stdin=True)
         self._satisfied = False
         self._write_back = WriteBack(place.directory) if kept else None
+        try:
+            super().__init__(what, place, command, complaints, reads_stdin=True)
+        except BaseException:
+            if self._write_back:
+                self._write_back.stop()
+            raise
 
     def write(self, data: bytes | memoryview) -> None:
         """See TarInput. What follows the archive's end mark is padding, which tar need not read."""

@@ -23,6 +23,9 @@ NOT_ON_DISK = "what was extracted did not reach the disk"
 LOST = 7
 """What the shell's loop ends with when the disk did not take something: its `$!` is waited for."""
 
+# There is no such call, or a filter of system calls refuses it.
+_NO_LOSS = (0, errno.ENOSYS, errno.EPERM)
+
 # For a shell that goes on with the job, whose streams it leaves alone, and which kills it in the end, as `$!`. It may
 # not be a child of tar: BusyBox's waits for all of its children, and fails if one of them does. Where nothing can be
 # written, a `sync` that knows no files has something to say: there is no more to do for it.
@@ -78,7 +81,7 @@ class WriteBack:
 
     def _flush(self) -> bool:
         number = _error_of_flush(self._directory)
-        if number not in (0, errno.ENOSYS):  # EIO mostly; what else there is, is the driver's
+        if number not in _NO_LOSS:  # EIO mostly; what else there is, is the driver's
             self._lost = number
         return number == 0
 

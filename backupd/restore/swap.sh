@@ -53,7 +53,15 @@ fi
 flush() {
     lost=
     [ -n "${sync_says+known}" ] || sync_says=$(sync -f /proc 2>&1) || true
-    if [ -n "$sync_says" ]; then sync; else lost=$(sync -f . 2>&1) || true; fi
+    if [ -n "$sync_says" ]; then sync; else said=$(sync -f . 2>&1) || lost=${said:-"it could not be flushed"}; fi
+}
+
+# Before the old data make room, and before they go, all has to be there. A loss that is heard of at another time is an
+# old one, or to stop for it, between renames or on the way back, would be worse.
+refuse_loss() {
+    case $1 in
+    ready | moving-old | swapped) [ -z "$lost" ] || fail "what was restored did not reach the disk: $lost" ;;
+    esac
 }
 
 # Of a state that cannot be read, nothing is known: it is not `none`.
@@ -73,13 +81,12 @@ flush_one() {
 
 # The word is on disk, and so is everything that was done before it, when this returns. Services wait for the swap, and
 # flushing the file system also writes what others have left unwritten there: it is done once.
-# What was extracted has to be there. Before, a loss is an old one, and not ours; afterwards there are renames only, and
-# to stop between them, or on the way back, would be worse.
 enter() {
     flush
-    [ "$1" != ready ] || [ -z "$lost" ] || fail "what was extracted did not reach the disk: $lost"
+    refuse_loss "$1"
     printf '%s\n' "$1" >"$stage/state.new"
     flush_one "$stage/state.new"
+    refuse_loss "$1"
     mv -f "$stage/state.new" "$stage/state"
     flush_one "$stage"
 }
@@ -213,8 +220,6 @@ undo() {
         ;;
     swapped | moving-new) enter undoing-new ;;
     moving-old) enter undoing-old ;;
-    extracting | ready | undone | undoing-*) ;;
-    *) fail "cannot tell how far it has got: $stage/state cannot be read" ;;
     esac
     if [ "$(state)" = undoing-new ]; then
         move . "$tree"
@@ -226,7 +231,10 @@ undo() {
         copy_attributes "$stage/old-root" .
         enter undone
     fi
-    forget "$old" "$stage"
+    case $(state) in
+    extracting | ready | undone) forget "$old" "$stage" ;;
+    *) fail "cannot tell from $stage/state how far it has got: what was there before is in $old, or back already" ;;
+    esac
 }
 
 finish() {

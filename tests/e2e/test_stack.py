@@ -42,7 +42,7 @@ def fill(compose: Compose) -> None:
 
 
 def damage(compose: Compose) -> None:
-    compose.psql("drop table trips")
+    compose.psql("drop table if exists trips")
     compose.redis("del", "session")
     compose.run("exec", "-T", "backend", "rm", "-rf", "/app/storage/photos")
 

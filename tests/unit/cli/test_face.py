@@ -14,7 +14,8 @@ from typing import TextIO
 
 import pytest
 
-from backupd.cli.face import Face, face_of
+from backupd.cli.face import Face, Plain, face_of
+from backupd.cli.terminal import BarProgress
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def test_a_terminal_that_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TTY_COMPATIBLE", "0")
     stream = StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: True)
-    assert shown(face_of(stream, vital=True), stream).endswith("three  1234\n")
+    assert isinstance(face_of(stream, vital=True), Plain)
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
@@ -76,7 +77,8 @@ def test_what_is_not_vital_ends_nothing(monkeypatch: pytest.MonkeyPatch, stderr:
     """Not even at exit, where Python would write what it has kept back."""
     monkeypatch.setenv("FORCE_COLOR", colours)
     with Path(stderr).open("w") if stderr == "/dev/full" else unread_pipe() as stream:
-        said = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=stream, check=False)
+        command = [sys.executable, "-c", PROGRAM + GIVEN_UP, "log"]
+        said = subprocess.run(command, stdout=subprocess.PIPE, stderr=stream, check=False)
     assert said.returncode == 0
     assert b"one" in said.stdout
 
@@ -86,13 +88,19 @@ def test_a_terminal_that_hangs_up_ends_nothing() -> None:
     with os.fdopen(end, "w") as stream:
         face = face_of(stream, vital=False)
         assert face.is_terminal
-        os.close(terminal)
-        face.line(("x", ""))
         progress = face.progress(lambda text: face.line((text, "")))
+        assert isinstance(progress, BarProgress)
         progress.begin("reading", 10)
+        os.close(terminal)
         progress.advance(5)
+        face.line(("x", ""))
         progress.end()
 
+
+GIVEN_UP = """
+from backupd.cli.main import _give_up_stderr
+_give_up_stderr()
+"""
 
 PROGRAM = """
 from backupd.cli.output import Output
@@ -100,6 +108,12 @@ output = Output(json=False)
 import sys
 output.table(["NAME", "SIZE"], [["one", "5"]], ["SIZE"])
 output.warn("careful")
+from loguru import logger
+from backupd.log import configure
+class Options: level, format = "warning", "text"
+if len(sys.argv) > 1:
+    configure(Options)
+    logger.warning("in the log")
 print("rich" in sys.modules)
 """
 
