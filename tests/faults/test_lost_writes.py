@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import subprocess
 import tarfile
@@ -20,6 +19,7 @@ from backupd.model import MIB, Volume, VolumeSpec
 from tests.support.engines import EngineUnderTest
 from tests.support.filesystems import NoFilesystem, device, filesystem
 from tests.support.runtime import Place
+from tests.support.tars import python_tar
 
 REAL, CLAIMED, WRITTEN = 24, 64, 32
 """The disk's MiB in truth and as it says, and what is to be kept there."""
@@ -77,15 +77,10 @@ def test_a_restore_fails(small: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_flush_meanwhile_is_not_the_only_one_to_hear_of_it(
     engine: EngineUnderTest, small: Path, request: pytest.FixtureRequest
 ) -> None:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for number in range(WRITTEN):
-            info = tarfile.TarInfo(str(number))
-            info.size = MIB
-            tar.addfile(info, io.BytesIO(os.urandom(MIB)))
+    stream = python_tar((tarfile.TarInfo(str(number)), os.urandom(MIB)) for number in range(WRITTEN))
     with lossy(engine, small, request) as volume, engine.engine.tar_in(volume, "new", kept=True) as target:
-        target.write(stream.getvalue()[:-MIB])
+        target.write(stream[:-MIB])
         time.sleep(4 * PAUSE_SECONDS)
         with pytest.raises(SourceError, match=r"did not reach the disk|Read-only file system"):  # noqa: PT012
-            target.write(stream.getvalue()[-MIB:])
+            target.write(stream[-MIB:])
             target.finish()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import tarfile
@@ -18,19 +17,15 @@ from backupd.engine.writeback import PAUSE_SECONDS
 from backupd.errors import SourceError
 from backupd.model import MIB, TarReport
 from backupd.ports import TarInput
+from tests.support.daemon import wait_until
 from tests.support.engines import EngineUnderTest
+from tests.support.tars import python_tar
 
 PADDING = bytes(2 * MIB)
 
 
 def some_tar() -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name in ("a", "b"):
-            info = tarfile.TarInfo(name)
-            info.size = MIB
-            tar.addfile(info, io.BytesIO(bytes(MIB)))
-    return stream.getvalue()
+    return python_tar((tarfile.TarInfo(name), bytes(MIB)) for name in ("a", "b"))
 
 
 @pytest.fixture
@@ -48,13 +43,6 @@ def processes(client: Any) -> list[list[str]]:
     for helper in client.containers.list(filters={"label": ["backupd.job"]}):
         found += [process[-1].split() for process in helper.top(ps_args="-o pid,args")["Processes"]]
     return found
-
-
-def wait_until(what: Callable[[], bool], why: str) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline, why
-        time.sleep(0.02)
 
 
 def test_while_it_is_extracted(engine: EngineUnderTest, flushers: Callable[[], list[str]]) -> None:
