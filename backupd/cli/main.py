@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -94,7 +94,12 @@ def _give_up_stderr() -> None:
         if sys.stderr is not None:
             sys.stderr.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """What Python has kept back for it goes nowhere: else it would try once more at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -113,8 +118,7 @@ def _run(arguments: list[str]) -> int:
         output.fail(exc.format_message(), hint, UsageError.exit_code)
         return UsageError.exit_code
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`): nobody to tell. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)  # its reader is gone (`| head`): nobody to tell
         return _BROKEN_PIPE
     except OSError as exc:
         output.error(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}", None)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,15 +18,9 @@ import pytest
 from backupd.engine import writeback
 from backupd.engine.docker.scripts import IN_BY_ATTACH, KEPT
 from backupd.engine.writeback import LONG_SECONDS, PAUSE_SECONDS, WriteBack
+from tests.support.daemon import wait_until
 
 SOME_PAUSES = 5 * PAUSE_SECONDS
-
-
-def wait_until(what: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 30
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return what()
 
 
 class Shell:
@@ -71,7 +65,7 @@ class Shell:
         with process:
             try:
                 yield process
-                assert wait_until(lambda: members(process.pid) == []), members(process.pid)
+                wait_until(lambda: members(process.pid) == [], "the end of all processes")
             finally:
                 if members(process.pid):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -100,7 +94,7 @@ class TestScript:
     def test_flushes_while_the_job_runs(self, shell: Shell) -> None:
         shell.sync()
         with shell.run("cat >/dev/null; echo words >&2; exit 3") as process:
-            assert wait_until(lambda: len(shell.flushes()) >= 2)
+            wait_until(lambda: len(shell.flushes()) >= 2, "a flush")
             out, err = process.communicate()
         assert (process.returncode, out, err) == (3, b"BACKUPD-END nonce 3\n", b"words\n")
         assert set(shell.flushes()) == {"-f ."}
@@ -127,7 +121,7 @@ class TestScript:
         if sync is not None:
             shell.sync(sync)
         with shell.run("exec cat >/dev/null") as process:
-            assert wait_until(lambda: len(members(process.pid)) == 2), "the script and its job"
+            wait_until(lambda: len(members(process.pid)) == 2, "the script and its job")
             assert len(shell.flushes()) == flushes
             out, err = process.communicate()
         assert (process.returncode, out, err) == (0, b"BACKUPD-END nonce 0\n", b"")
@@ -137,7 +131,7 @@ class TestScript:
         shell.sync(f'[ "$(wc -l <{shell.calls})" -ne 3 ] || {{ echo Input/output error >&2; exit 1; }}')
         (shell.programs / "wc").symlink_to(shutil.which("wc") or "wc")
         with shell.run("exec cat >/dev/null") as process:
-            assert wait_until(lambda: len(members(process.pid)) == 2), "the script and its job"
+            wait_until(lambda: len(members(process.pid)) == 2, "the script and its job")
             out, err = process.communicate()
         assert (process.returncode, out) == (2, b"BACKUPD-END nonce 2\n")
         assert err == b"what was extracted did not reach the disk\n"
@@ -147,7 +141,7 @@ class TestScript:
         shell.sync()
         shell.program("sleep", "echo invalid number >&2; exit 1")
         with shell.run("exec cat >/dev/null") as process:
-            assert wait_until(lambda: len(members(process.pid)) == 2)
+            wait_until(lambda: len(members(process.pid)) == 2, "the script and its job")
             assert process.communicate()[1] == b""
         assert shell.flushes() == []
 
@@ -158,7 +152,7 @@ class TestScript:
             assert process.stdin is not None
             assert process.stdout is not None
             assert process.stderr is not None
-            assert wait_until(lambda: shell.flushes() != [])
+            wait_until(lambda: shell.flushes() != [], "a flush")
             began = time.monotonic()
             (job,) = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
                       if Path(f"/proc/{pid}/cmdline").read_text() == "sleep\x00600\x00"]  # fmt: skip
@@ -188,7 +182,7 @@ class TestThread:
         """In the end it is open once, which is here."""
         descriptor = os.open(tmp_path, os.O_RDONLY)
         yield descriptor
-        assert wait_until(lambda: threads() == [])
+        wait_until(lambda: threads() == [], "the end of the thread")
         assert [path for path in Path("/proc/self/fd").iterdir() if leads_to(path, tmp_path)] == [
             Path(f"/proc/self/fd/{descriptor}")
         ]
@@ -196,11 +190,11 @@ class TestThread:
 
     def test_until_it_is_stopped(self, directory: int, flushes: list[int]) -> None:
         write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) >= 4)
+        wait_until(lambda: len(flushes) >= 4, "a flush")
         assert threads() != []
         write_back.stop()
         write_back.stop()
-        assert wait_until(lambda: threads() == [])
+        wait_until(lambda: threads() == [], "the end of the thread")
         assert set(flushes) == {os.fstat(directory).st_ino}
 
     @pytest.mark.parametrize(("long", "unknown"), [(-1, 0), (1, errno.ENOSYS)])
@@ -211,7 +205,7 @@ class TestThread:
         monkeypatch.setattr(writeback, "_error_of_flush", lambda descriptor: flush(descriptor) or unknown)
         monkeypatch.setattr(writeback, "LONG_SECONDS", long)
         write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) == 2)
+        wait_until(lambda: len(flushes) == 2, "a flush")
         time.sleep(0.2)
         assert len(flushes) == 2
         write_back.finish()
@@ -227,7 +221,7 @@ class TestThread:
         """Meanwhile, or by the last flush."""
         self.losing(monkeypatch, flushes, told, number)
         write_back = WriteBack(directory)
-        assert wait_until(lambda: len(flushes) == 2)
+        wait_until(lambda: len(flushes) == 2, "a flush")
         with pytest.raises(OSError, match=os.strerror(number)):
             write_back.finish()
 
